@@ -1,0 +1,29 @@
+"""amber_ext: cheaper LLM prefill by N:M activation pruning (Amber Pruner, arXiv 2508.02128)."""
+
+from amber_ext.config import AmberConfig
+from amber_ext.dispatch import linear, nm_mask, nm_prune
+from amber_ext.explain import explain
+from amber_ext.amber_linear import AmberLinear
+from amber_ext.pattern import Pattern
+from amber_ext.phase import decode, prefill
+from amber_ext.scoring import channel_scale
+from amber_ext.sensitivity import plan, sensitivity
+from amber_ext.sparsify import Report, densify_, sparsify_
+
+__all__ = [
+    "AmberConfig",
+    "AmberLinear",
+    "Pattern",
+    "Report",
+    "channel_scale",
+    "decode",
+    "densify_",
+    "explain",
+    "linear",
+    "nm_mask",
+    "nm_prune",
+    "plan",
+    "prefill",
+    "sensitivity",
+    "sparsify_",
+]

@@ -1,0 +1,71 @@
+"""Argument checks of the public functions. Messages name the argument, its value, what is allowed."""
+
+from __future__ import annotations
+
+import torch
+
+from amber_ext.pattern import Pattern
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+RESCALES = ("none", "variance")
+
+
+def one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{argument}: {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")
+
+
+def check_input(x: torch.Tensor, pattern: Pattern) -> None:
+    """x ``[..., K]``: a supported dtype and K a multiple of M."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x: {type(x).__name__} is not allowed; it must be a torch.Tensor")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x: dtype {x.dtype} is not supported; allowed: {', '.join(map(str, DTYPES))}")
+    if x.dim() == 0:
+        raise ValueError("x: a 0-dimensional tensor has no channels; at least 1 dimension is needed")
+    if x.shape[-1] % pattern.m != 0:
+        raise ValueError(f"x: its last dimension K = {x.shape[-1]} is not a multiple of M = {pattern.m}")
+
+
+def check_scale(scale: torch.Tensor | None, x: torch.Tensor) -> None:
+    """scale ``[K]`` fp32 on x's device. Values are checked by the CPU op and by `channel_scale`."""
+    if scale is None:
+        return
+    if scale.dtype != torch.float32:
+        raise TypeError(f"scale: dtype {scale.dtype} is not supported; allowed: torch.float32")
+    if scale.dim() != 1 or scale.shape[0] != x.shape[-1]:
+        raise ValueError(f"scale: shape {list(scale.shape)} does not match x; allowed: [K] = [{x.shape[-1]}]")
+    if scale.device != x.device:
+        raise ValueError(f"scale: it is on {scale.device} but x is on {x.device}; both must be on one device")
+
+
+def check_scale_values(scale: torch.Tensor | None) -> None:
+    """Every element finite and > 0. Reads the values, so it synchronises on a GPU."""
+    if scale is None:
+        return
+    bad = (~(torch.isfinite(scale) & (scale > 0))).nonzero()
+    if len(bad):
+        index = int(bad[0])
+        raise ValueError(
+            f"scale: element {index} is {scale[index].item()}; every element must be finite and > 0"
+        )
+
+
+def check_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """weight ``[N, K]`` and bias ``[N]`` that match x ``[..., K]`` in shape, dtype and device."""
+    if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(
+            f"weight: shape {list(weight.shape)} does not match x; allowed: [N, K] with K = {x.shape[-1]}"
+        )
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != weight.shape[0]):
+        raise ValueError(
+            f"bias: shape {list(bias.shape)} does not match weight; allowed: [N] = [{weight.shape[0]}]"
+        )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"{name}: dtype {tensor.dtype} differs from x's {x.dtype}; they must be equal")
+        if tensor.device != x.device:
+            raise ValueError(f"{name}: it is on {tensor.device} but x is on {x.device}; use one device")

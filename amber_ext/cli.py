@@ -1,0 +1,203 @@
+"""``amber-ext``: the command line tool."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from amber_ext.config import DEFAULT_TARGETS, AmberConfig
+from amber_ext.evaluate import WINDOW, builtin_text, read_text, tokenize
+from amber_ext.info import environment_info
+from amber_ext.models import LoadedModel, load_model
+from amber_ext.tables import results_table
+
+app = typer.Typer(
+    help="Cheaper LLM prefill by N:M activation pruning (Amber Pruner).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+# Progress and messages go to stderr, so that --json leaves stdout to the JSON.
+messages = Console(stderr=True)
+
+ModelArgument = Annotated[str, typer.Argument(help="A model folder, a .gguf file, or 'smollm2'.")]
+TextOption = Annotated[
+    Path | None, typer.Option("--text", help="UTF-8 text file. [default: Python's own language reference]")
+]
+TokensOption = Annotated[int, typer.Option("--tokens", help="How many tokens of the text to use.")]
+WindowOption = Annotated[int, typer.Option("--window", help="Tokens per window.")]
+TargetOption = Annotated[list[str], typer.Option("--target", help="Projection to prune; repeat for more.")]
+RescaleOption = Annotated[str, typer.Option("--rescale", help="none or variance.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a plot to this PNG file.")]
+
+
+def _load(model: str) -> LoadedModel:
+    with messages.status(f"Loading {model}"):
+        return load_model(model)
+
+
+def _tokens(loaded: LoadedModel, text: Path | None, count: int) -> torch.Tensor:
+    return tokenize(loaded.tokenizer, read_text(text) if text else builtin_text(), count)
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2))
+
+
+@app.command()
+def info(as_json: JsonOption = False) -> None:
+    """What is installed, built and found."""
+    data = environment_info()
+    if as_json:
+        return _print_json(data)
+    table = Table("what", "value", show_header=False)
+    for name, value in data.items():
+        if name not in ("build", "kernels"):
+            table.add_row(name.replace("_", " "), str(value))
+    for name, value in (data["build"] or {}).items():
+        table.add_row(f"build: {name.replace('_', ' ')}", str(value))
+    console.print(table)
+    kernels = Table("kernel", "device", "target", "patterns", "dtypes")
+    for kernel in data["kernels"]:
+        kernels.add_row(*kernel.values())
+    console.print(kernels)
+
+
+@app.command()
+def ppl(
+    model: ModelArgument,
+    text: TextOption = None,
+    pattern: Annotated[list[str], typer.Option(help="N:M; repeat for more.")] = ["2:4"],  # noqa: B006
+    score: Annotated[
+        list[str], typer.Option(help="magnitude, wanda or robust_norm; repeat for more.")
+    ] = ["robust_norm"],  # noqa: B006
+    target: TargetOption = list(DEFAULT_TARGETS),  # noqa: B008
+    rescale: RescaleOption = "none",
+    config: Annotated[
+        Path | None, typer.Option(help="An AmberConfig JSON file instead of the options above.")
+    ] = None,
+    tokens: TokensOption = 8192,
+    window: WindowOption = WINDOW,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """Perplexity: dense against pruned."""
+    from amber_ext.compare import compare_perplexity
+    from amber_ext.plots import plot_perplexity
+
+    if config is not None:
+        configs = [AmberConfig.load(config)]
+    else:
+        configs = [
+            AmberConfig(pattern=p, score=s, targets=tuple(target), rescale=rescale)
+            for s in score
+            for p in pattern
+        ]
+    loaded = _load(model)
+    ids = _tokens(loaded, text, tokens)
+    results = compare_perplexity(loaded.model, ids, configs, window, progress=True)
+    rows = [dataclasses.asdict(result) for result in results]
+    if plot:
+        plot_perplexity(rows[1:], results[0].perplexity, plot)
+    if as_json:
+        return _print_json({"model": model, "tokens": len(ids), "window": window, "results": rows})
+    console.print(results_table(results))
+
+
+@app.command()
+def sensitivity(
+    model: ModelArgument,
+    text: TextOption = None,
+    pattern: Annotated[str, typer.Option(help="N:M.")] = "2:4",
+    score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
+    tokens: TokensOption = 4096,
+    window: WindowOption = WINDOW,
+    as_json: JsonOption = False,
+    plot: PlotOption = None,
+) -> None:
+    """How much each layer's output suffers when its input is pruned (e_q)."""
+    from amber_ext.plots import plot_sensitivity
+    from amber_ext.sensitivity import sensitivity as measure
+
+    config = AmberConfig(pattern=pattern, score=score)
+    loaded = _load(model)
+    batches = [ids[None] for ids in _tokens(loaded, text, tokens).split(window)]
+    measured = measure(loaded.model, batches, config, progress=True)
+    if plot:
+        plot_sensitivity(measured, pattern, plot)
+    if as_json:
+        return _print_json([dataclasses.asdict(entry) for entry in measured])
+    projections = list(dict.fromkeys(entry.projection for entry in measured))
+    table = Table("layer", *projections, title=f"e_q at {pattern}, {score}")
+    for layer in dict.fromkeys(entry.layer for entry in measured):
+        errors = {e.projection: f"{e.error:.3f}" for e in measured if e.layer == layer}
+        table.add_row(str(layer), *(errors.get(p, "") for p in projections))
+    console.print(table)
+
+
+@app.command()
+def plan(
+    model: ModelArgument,
+    coverage: Annotated[
+        float | None, typer.Option(help="Least share of linear FLOPs to run sparse, in (0, 1].")
+    ] = None,
+    skip: Annotated[int | None, typer.Option(help="The paper's rule: how many layers to skip.")] = None,
+    text: TextOption = None,
+    pattern: Annotated[str, typer.Option(help="N:M.")] = "2:4",
+    score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
+    target: TargetOption = list(DEFAULT_TARGETS),  # noqa: B008
+    rescale: RescaleOption = "none",
+    tokens: TokensOption = 4096,
+    window: WindowOption = WINDOW,
+    out: Annotated[Path | None, typer.Option(help="Write the AmberConfig to this JSON file.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which layers to leave dense, for a wanted coverage or number of skipped layers."""
+    from amber_ext.layers import find_linears
+    from amber_ext.sensitivity import plan as make_plan
+    from amber_ext.sensitivity import planned_coverage
+
+    config = AmberConfig(pattern=pattern, score=score, targets=tuple(target), rescale=rescale)
+    loaded = _load(model)
+    batches = [ids[None] for ids in _tokens(loaded, text, tokens).split(window)]
+    planned = make_plan(loaded.model, batches, config, coverage=coverage, skip=skip, progress=True)
+    reached = planned_coverage(find_linears(loaded.model), planned)
+    if out:
+        planned.save(out)
+    if as_json:
+        return _print_json({"config": planned.to_dict(), "coverage": reached})
+    table = Table("projection", "dense in layers", title=f"coverage {reached:.1%} of linear FLOPs")
+    for projection in planned.targets:
+        layers = planned.skip_layers.get(projection, ())
+        table.add_row(projection, ", ".join(map(str, layers)) or "none: pruned everywhere")
+    console.print(table)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the plot and the JSON results.")] = Path("demo_out"),
+    tokens: TokensOption = 8192,
+) -> None:
+    """SmolLM2-135M-Instruct: dense against pruned, perplexity and a greedy answer."""
+    from amber_ext.demo import run_demo
+
+    run_demo(out, tokens, console, messages)
+
+
+def main() -> None:
+    """Runs the tool; errors of ours are one line on stderr and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, TypeError, RuntimeError) as error:
+        messages.print(f"amber-ext: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,105 @@
+"""`AmberConfig`: what to prune and how; saved to and loaded from JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from amber_ext.checks import RESCALES, one_of
+from amber_ext.dispatch import BACKENDS
+from amber_ext.pattern import Pattern
+from amber_ext.scoring import SCORES
+
+DEFAULT_TARGETS = ("q_proj", "gate_proj", "down_proj")
+
+# The layers whose q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
+PRESETS: dict[str, tuple[int, ...]] = {
+    "llama-3.1-8b": (19, 21, 28, 30, 31),
+    "qwen2-7b": (0, 6, 23, 26, 27),
+    "qwen3-30b-a3b": (41, 46, 47),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class AmberConfig:
+    """What `sparsify_` does to a model.
+
+    Attributes:
+        pattern: N:M of every pruned layer's input, for example ``"2:4"``.
+        score: ``"magnitude"``, ``"wanda"`` or ``"robust_norm"`` (`channel_scale`).
+        rescale: ``"none"`` (the paper) or ``"variance"`` (`nm_prune`).
+        targets: names of the projections to prune, as the model's modules are called.
+        skip_layers: projection name to the decoder layers in which it stays dense.
+        backend: passed to `linear`.
+
+    Raises:
+        ValueError: a field is not allowed.
+    """
+
+    pattern: Pattern = Pattern("2:4")
+    score: str = "robust_norm"
+    rescale: str = "none"
+    targets: tuple[str, ...] = DEFAULT_TARGETS
+    skip_layers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        set_field = object.__setattr__
+        set_field(self, "pattern", Pattern(self.pattern))
+        one_of("score", self.score, SCORES)
+        one_of("rescale", self.rescale, RESCALES)
+        one_of("backend", self.backend, BACKENDS)
+        if isinstance(self.targets, str) or not self.targets:
+            raise ValueError(f"targets: {self.targets!r} is not allowed; it must be a list of projection names")
+        set_field(self, "targets", tuple(self.targets))
+        set_field(
+            self, "skip_layers", {name: tuple(sorted(set(ids))) for name, ids in self.skip_layers.items()}
+        )
+        for name in self.skip_layers:
+            if name not in self.targets:
+                raise ValueError(f"skip_layers: {name!r} is not a target; targets: {', '.join(self.targets)}")
+
+    @classmethod
+    def preset(cls, name: str, **fields: object) -> AmberConfig:
+        """The paper's configuration of a model, with any field replaced by keyword.
+
+        Args:
+            name: ``"llama-3.1-8b"``, ``"qwen2-7b"`` or ``"qwen3-30b-a3b"``.
+        """
+        one_of("preset", name, tuple(PRESETS))
+        skips = {projection: PRESETS[name] for projection in ("q_proj", "gate_proj")}
+        return cls(**{"skip_layers": skips, **fields})
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        return {
+            **dataclasses.asdict(self),
+            "pattern": str(self.pattern),
+            "targets": list(self.targets),
+            "skip_layers": {name: list(ids) for name, ids in self.skip_layers.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, object]) -> AmberConfig:
+        """The inverse of `to_dict`. Raises ValueError on an unknown field."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in fields:
+            one_of("AmberConfig field", name, tuple(known))
+        return cls(**fields)
+
+    def save(self, path: str | Path) -> None:
+        """Writes JSON."""
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> AmberConfig:
+        """Reads what `save` wrote. Raises ValueError when the file is not such JSON."""
+        try:
+            fields = json.loads(Path(path).read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"path: {str(path)!r} is not valid JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"path: {str(path)!r} must hold a JSON object")
+        return cls.from_dict(fields)

@@ -1,0 +1,26 @@
+"""`explain`: what a layer would run on an input, and why."""
+
+from __future__ import annotations
+
+import torch
+
+from amber_ext.dispatch import Decision, choose
+from amber_ext.amber_linear import AmberLinear
+from amber_ext.phase import DECODE, current_phase
+
+
+def explain(layer: torch.nn.Module, x: torch.Tensor) -> Decision:
+    """The backend that ``layer(x)`` would use now, and the reason. Nothing is computed.
+
+    Args:
+        layer: an `AmberLinear`, or a dense layer.
+        x: ``[..., K]``.
+
+    Raises:
+        RuntimeError: the layer's explicit backend cannot run on x.
+    """
+    if not isinstance(layer, AmberLinear):
+        return Decision("dense", f"{type(layer).__name__} is not a pruned layer")
+    if current_phase() == DECODE:
+        return Decision("dense", "decode runs dense")
+    return choose("linear", x, layer.backend)

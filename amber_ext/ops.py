@@ -1,0 +1,79 @@
+"""Loads the compiled op library, registers the ops' fakes, and forbids backward.
+
+``torch.ops.amber.{nm_mask, nm_prune, linear}`` take N and M as integers and check every argument
+themselves. Users call the functions of `amber_ext.dispatch` instead.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+LIBRARY = Path(__file__).parent / "libamber_ops.so"
+
+NO_BACKWARD = (
+    "amber_ext: backward through an N:M pruned layer is not supported (it is an inference method); "
+    "run it under torch.no_grad() or torch.inference_mode()"
+)
+
+
+def _load() -> str | None:
+    """Why the library is not there, or None when it is."""
+    if not LIBRARY.exists():
+        return f"not built ({LIBRARY.name} is missing; install amber_ext with pip from source)"
+    try:
+        torch.ops.load_library(LIBRARY)
+    except OSError as error:
+        return f"built, but not loadable under torch {torch.__version__} (2.11 or newer is needed): {error}"
+    return None
+
+
+LOAD_ERROR = _load()
+
+
+def has_kernel(op: str, device_type: str) -> bool:
+    """True when the library is loaded and has a kernel of ``op`` for that device type."""
+    keys = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}
+    return (
+        LOAD_ERROR is None
+        and device_type in keys
+        and torch._C._dispatch_has_kernel_for_dispatch_key(f"amber::{op}", keys[device_type])
+    )
+
+
+def _forbid_backward(ctx: object, *grads: torch.Tensor) -> None:
+    raise RuntimeError(NO_BACKWARD)
+
+
+def _register() -> None:
+    @torch.library.register_fake("amber::nm_mask")
+    def _(x, scale, n, m):
+        return torch.empty(x.shape, dtype=torch.bool, device=x.device)
+
+    @torch.library.register_fake("amber::nm_prune")
+    def _(x, scale, n, m, rescale):
+        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+    @torch.library.register_fake("amber::linear")
+    def _(x, weight, bias, scale, n, m, rescale):
+        return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
+
+    for op in ("nm_prune", "linear"):
+        torch.library.register_autograd(f"amber::{op}", _forbid_backward)
+
+
+if LOAD_ERROR is None:
+    _register()
+
+
+class ForbidBackward(torch.autograd.Function):
+    """Runs a reference function so that a backward raises, as it does for the compiled ops."""
+
+    @staticmethod
+    def forward(ctx, function, *arguments):
+        return function(*arguments)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError(NO_BACKWARD)

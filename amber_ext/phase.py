@@ -1,0 +1,119 @@
+"""Prefill or decode: pruned layers run sparse in prefill and dense in decode.
+
+A sequence length is not a phase (prompt lookup decodes several tokens at once, continuous batching
+packs several requests into one row), so the phase is set from outside the layers:
+
+* `prefill()` and `decode()` say it explicitly, for the calling thread;
+* otherwise the model's pre-hook sets it for each forward: prefill when the cache is empty or there
+  is none (log-likelihood scoring), decode when the cache already holds tokens. Chunked prefill and
+  continuous batching therefore run dense unless `prefill()` says otherwise;
+* a layer that is called by itself, outside such a model, runs in prefill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import threading
+from collections.abc import Iterator
+
+import torch
+
+PREFILL = "prefill"
+DECODE = "decode"
+
+
+class _Phase(threading.local):
+    explicit: str | None = None  # by prefill() / decode()
+    of_model: str | None = None  # by the pre-hook of the model that is running
+
+
+_phase = _Phase()
+
+
+def current_phase() -> str:
+    """``"prefill"`` or ``"decode"``, as the calling thread stands."""
+    return _phase.explicit or _phase.of_model or PREFILL
+
+
+@contextlib.contextmanager
+def _explicitly(phase: str) -> Iterator[None]:
+    before = _phase.explicit
+    _phase.explicit = phase
+    try:
+        yield
+    finally:
+        _phase.explicit = before
+
+
+def prefill() -> contextlib.AbstractContextManager[None]:
+    """Within it, pruned layers of this thread run sparse, whatever the cache holds."""
+    return _explicitly(PREFILL)
+
+
+def decode() -> contextlib.AbstractContextManager[None]:
+    """Within it, pruned layers of this thread run dense."""
+    return _explicitly(DECODE)
+
+
+def phase_of_call(past_key_values: object | None, query_length: int, batching_cache: object | None) -> str:
+    """The phase of one model call, from what its cache holds.
+
+    Args:
+        past_key_values: a transformers ``Cache`` or None.
+        query_length: tokens per sequence in this call.
+        batching_cache: the paged cache of continuous batching, or None.
+    """
+    if batching_cache is not None:
+        return DECODE  # one call mixes prefills and decodes
+    if past_key_values is None:
+        return PREFILL
+    past_length = past_key_values.get_seq_length()
+    if isinstance(past_length, torch.Tensor):
+        # A static cache counts in a tensor. Reading it would synchronise a GPU and break a compiled
+        # graph, so do it only where one token leaves the question open: a single token is decode.
+        if query_length == 1:
+            return DECODE
+        past_length = int(past_length)
+    return PREFILL if past_length == 0 else DECODE
+
+
+class PhaseHook:
+    """The model-level hooks; an instance knows where the model's forward takes its arguments."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.positions = {
+            name: index for index, name in enumerate(inspect.signature(model.forward).parameters)
+        }
+
+    def _argument(self, name: str, args: tuple, kwargs: dict) -> object | None:
+        position = self.positions.get(name, len(args))
+        return args[position] if position < len(args) else kwargs.get(name)
+
+    def before(self, module: torch.nn.Module, args: tuple, kwargs: dict) -> None:
+        tokens = self._argument("input_ids", args, kwargs)
+        if tokens is None:
+            tokens = self._argument("inputs_embeds", args, kwargs)
+        query_length = tokens.shape[1] if isinstance(tokens, torch.Tensor) and tokens.dim() > 1 else 1
+        _phase.of_model = phase_of_call(
+            self._argument("past_key_values", args, kwargs), query_length, kwargs.get("cache")
+        )
+
+    def after(self, module: torch.nn.Module, args: tuple, output: object) -> None:
+        _phase.of_model = None
+
+
+def install_phase_hooks(model: torch.nn.Module) -> None:
+    """Makes ``model`` set the phase for its forward. Installing twice changes nothing."""
+    if not hasattr(model, "_amber_phase_handles"):
+        hook = PhaseHook(model)
+        model._amber_phase_handles = (
+            model.register_forward_pre_hook(hook.before, with_kwargs=True),
+            model.register_forward_hook(hook.after, always_call=True),
+        )
+
+
+def remove_phase_hooks(model: torch.nn.Module) -> None:
+    """Undoes `install_phase_hooks`."""
+    for handle in model.__dict__.pop("_amber_phase_handles", ()):
+        handle.remove()

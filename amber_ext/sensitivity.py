@@ -1,0 +1,208 @@
+"""How much each layer suffers from pruning, and which layers to leave dense for a wanted coverage."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+
+from amber_ext.config import AmberConfig
+from amber_ext.dispatch import nm_prune
+from amber_ext.experts import AmberExperts, is_fused_experts, prune_experts
+from amber_ext.layers import LinearSite, dense_version, find_linears
+from amber_ext.phase import decode
+from amber_ext.scoring import channel_scale
+from amber_ext.sparsify import decide, score_for
+
+EPSILON = 1e-12
+
+# The projections that the paper's rule leaves dense in the most sensitive layers; the other targets
+# are pruned everywhere (arXiv 2508.02128, section 4).
+SKIPPABLE = ("q_proj", "gate_proj")
+
+
+@dataclass(frozen=True)
+class LayerSensitivity:
+    """``e_q`` of one projection: the relative error of its output when its input is pruned."""
+
+    name: str
+    projection: str
+    layer: int | None
+    error: float
+
+
+class _Errors:
+    """Accumulates ``‖Y − Y'‖² `` and ``‖Y‖²`` of one projection over all calibration tokens."""
+
+    def __init__(self) -> None:
+        self.difference = 0.0
+        self.norm = 0.0
+
+    def add(self, dense: torch.Tensor, pruned: torch.Tensor) -> None:
+        self.difference += float((dense.float() - pruned.float()).square().sum(dtype=torch.float64))
+        self.norm += float(dense.float().square().sum(dtype=torch.float64))
+
+    @property
+    def relative(self) -> float:
+        return self.difference**0.5 / (self.norm**0.5 + EPSILON)
+
+
+def sensitivity(
+    model: torch.nn.Module,
+    batches: Iterable[torch.Tensor],
+    config: AmberConfig,
+    *,
+    progress: bool = False,
+) -> list[LayerSensitivity]:
+    """``e_q = ‖Y − Y'‖₂ / (‖Y‖₂ + ε)`` of every projection (arXiv 2508.02128, section 3).
+
+    The model runs dense; each layer is pruned on its own, from dense inputs. Targets and skips of
+    ``config`` do not matter: all projections whose K is a multiple of M are measured. For fused
+    experts Y is the output of the whole experts module.
+
+    Args:
+        model: dense or sparsified; it is not changed.
+        batches: token ids, each ``[B, T]`` int64, on the model's device.
+        config: pattern, score, rescale and backend to measure with.
+        progress: show a progress bar over the batches.
+
+    Raises:
+        ValueError: no linear layers, or no batches.
+    """
+    m = config.pattern.m
+    measured = [s for s in find_linears(model) if s.obstacle is None and s.in_features % m == 0]
+    errors = {site.name: _Errors() for site in measured}
+    handles = []
+    for module_name in dict.fromkeys(site.module_name for site in measured):
+        sites = [site for site in measured if site.module_name == module_name]
+        module = model.get_submodule(module_name)
+        if is_fused_experts(module):
+            hook = _experts_hook(module, sites, errors, config)
+        else:
+            hook = _linear_hook(module, sites[0], errors, config)
+        handles.append(module.register_forward_hook(hook))
+    batches = list(batches)
+    if not batches:
+        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
+    try:
+        with torch.inference_mode(), decode():
+            for batch in track(batches, "Measuring sensitivity", disable=not progress):
+                model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [
+        LayerSensitivity(site.name, site.projection, site.layer, errors[site.name].relative)
+        for site in measured
+    ]
+
+
+def _linear_hook(module: torch.nn.Linear, site: LinearSite, errors: dict[str, _Errors], config: AmberConfig):
+    scale = None
+    if (score := score_for(site, config)) != "magnitude":
+        scale = channel_scale(module.weight, score)
+
+    def hook(module: torch.nn.Linear, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        pruned = nm_prune(args[0], config.pattern, scale, config.rescale, config.backend)
+        errors[site.name].add(output, F.linear(pruned, module.weight, module.bias))
+
+    return hook
+
+
+def _experts_hook(
+    module: torch.nn.Module, sites: list[LinearSite], errors: dict[str, _Errors], config: AmberConfig
+):
+    every = frozenset(site.projection for site in sites)
+    experts: AmberExperts = prune_experts(
+        dense_version(module), config.pattern, config.rescale, config.backend, every
+    )
+
+    def hook(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        for site in sites:
+            errors[site.name].add(output, experts.gated_experts(*args, frozenset({site.projection})))
+
+    return hook
+
+
+def plan(
+    model: torch.nn.Module,
+    batches: Iterable[torch.Tensor],
+    config: AmberConfig | None = None,
+    *,
+    coverage: float | None = None,
+    skip: int | None = None,
+    progress: bool = False,
+) -> AmberConfig:
+    """Chooses in which layers q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
+
+    Layers are ranked by the mean ``e_q`` of their targeted q_proj and gate_proj.
+
+    Args:
+        model, batches, progress: as for `sensitivity`.
+        config: what to start from; its skips are replaced.
+        coverage: skip as many of the most sensitive layers as leave at least this share of linear
+            FLOPs sparse, in (0, 1].
+        skip: the paper's rule: skip this many of the most sensitive layers. Give one of the two.
+
+    Returns:
+        ``config`` with ``skip_layers`` set.
+
+    Raises:
+        ValueError: the arguments are not as above, or the coverage cannot be reached.
+    """
+    config = dataclasses.replace(config or AmberConfig(), skip_layers={})
+    if (coverage is None) == (skip is None):
+        raise ValueError("coverage, skip: exactly one of the two must be given")
+    measured = sensitivity(model, batches, config, progress=progress)
+    return plan_from(model, measured, config, coverage=coverage, skip=skip)
+
+
+def plan_from(
+    model: torch.nn.Module,
+    measured: list[LayerSensitivity],
+    config: AmberConfig,
+    *,
+    coverage: float | None = None,
+    skip: int | None = None,
+) -> AmberConfig:
+    """`plan` with a sensitivity that was measured before."""
+    config = dataclasses.replace(config, skip_layers={})
+    projections = [p for p in SKIPPABLE if p in config.targets]
+    by_layer: dict[int, list[float]] = {}
+    for entry in measured:
+        if entry.projection in projections and entry.layer is not None:
+            by_layer.setdefault(entry.layer, []).append(entry.error)
+    order = sorted(by_layer, key=lambda layer: -sum(by_layer[layer]) / len(by_layer[layer]))
+    if not order:
+        raise ValueError(
+            f"config.targets: {', '.join(config.targets)} has none of {', '.join(SKIPPABLE)} in numbered layers"
+        )
+
+    def with_skips(count: int) -> AmberConfig:
+        layers = tuple(order[:count])
+        return dataclasses.replace(config, skip_layers={p: layers for p in projections} if layers else {})
+
+    if skip is not None:
+        if not 0 <= skip <= len(order):
+            raise ValueError(f"skip: {skip} is not allowed; this model allows 0 to {len(order)} layers")
+        return with_skips(skip)
+
+    if not 0 < coverage <= 1:
+        raise ValueError(f"coverage: {coverage} is not allowed; it must be in (0, 1]")
+    sites = find_linears(model)
+    reachable = planned_coverage(sites, config)
+    if coverage > reachable:
+        raise ValueError(f"coverage: {coverage:.1%} cannot be reached; without skips it is {reachable:.1%}")
+    count = 0
+    while count < len(order) and planned_coverage(sites, with_skips(count + 1)) >= coverage:
+        count += 1
+    return with_skips(count)
+
+
+def planned_coverage(sites: list[LinearSite], config: AmberConfig) -> float:
+    """The coverage that `sparsify_` would report, without touching the model."""
+    return sum(s.macs for s in sites if decide(s, config).sparse) / sum(s.macs for s in sites)

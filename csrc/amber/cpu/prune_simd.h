@@ -1,0 +1,256 @@
+// The vectorised kernel, written once with the compiler's vector extensions. Each instruction set
+// includes it in a file of its own that is compiled with that set's flags and defines AMBER_LANES.
+//
+// A vector holds whole groups (M <= lanes) or a group spans several vectors (M > lanes). Every key
+// is compared with each other key of its group by rotating the group's lanes: an element's rank is
+// the number of others that beat it, so no sort and no branch is needed.
+#pragma once
+
+#include <immintrin.h>
+
+#include <utility>
+
+#include "amber/cpu/prune_row.h"
+
+namespace amber::cpu {
+namespace {
+
+constexpr int kLanes = AMBER_LANES;
+
+typedef float VecF __attribute__((vector_size(4 * kLanes)));
+typedef int32_t VecI __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t VecU16 __attribute__((vector_size(2 * kLanes)));
+typedef int16_t VecI16 __attribute__((vector_size(2 * kLanes)));
+typedef int8_t VecI8 __attribute__((vector_size(kLanes)));
+typedef double VecD __attribute__((vector_size(8 * kLanes)));
+
+template <typename To, typename From>
+inline To load(const From* from) {
+  To vec;
+  std::memcpy(&vec, from, sizeof vec);
+  return vec;
+}
+
+template <typename Vec, typename To>
+inline void store(To* to, Vec vec) {
+  std::memcpy(to, &vec, sizeof vec);
+}
+
+inline VecF as_float(VecI bits) { return reinterpret_cast<VecF>(bits); }
+inline VecI as_int(VecF value) { return reinterpret_cast<VecI>(value); }
+
+inline VecF load_float(const float* x) { return load<VecF>(x); }
+
+inline VecF load_float(const BFloat16* x) {
+  return as_float(__builtin_convertvector(load<VecU16>(x), VecI) << 16);
+}
+
+inline VecF load_float(const Float16* x) {
+#if AMBER_LANES == 16
+  return _mm512_maskz_cvtph_ps(0xffff, load<__m256i>(x));
+#else
+  return _mm256_cvtph_ps(load<__m128i>(x));
+#endif
+}
+
+inline VecU16 round_to(VecF value, const BFloat16*) {
+  const VecI bits = as_int(value);
+  const VecI rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const VecI quiet_nan = (bits >> 16) | 0x0040;
+  const VecI is_nan = (bits & 0x7fffffff) > 0x7f800000;
+  return __builtin_convertvector((is_nan & quiet_nan) | (~is_nan & rounded), VecU16);
+}
+
+inline VecU16 round_to(VecF value, const Float16*) {
+#if AMBER_LANES == 16
+  return reinterpret_cast<VecU16>(_mm512_maskz_cvtps_ph(0xffff, value, _MM_FROUND_TO_NEAREST_INT));
+#else
+  return reinterpret_cast<VecU16>(_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT));
+#endif
+}
+
+// `keep` lanes are 0 or -1.
+inline void store_kept(float* out, const float* x, VecI keep) {
+  store(out, load<VecI>(x) & keep);
+}
+inline void store_kept(float* out, VecF value, VecI keep) { store(out, as_int(value) & keep); }
+
+template <typename T>
+inline void store_kept(T* out, const T* x, VecI keep) {
+  store(out, load<VecI16>(x) & __builtin_convertvector(keep, VecI16));
+}
+template <typename T>
+inline void store_kept(T* out, VecF value, VecI keep) {
+  store(out, round_to(value, out) & __builtin_convertvector(keep, VecU16));
+}
+
+inline VecI vector_keys(VecF x, VecF scale) {
+  const VecI bits = as_int(x * scale) & 0x7fffffff;
+  const VecI is_nan = bits > static_cast<int32_t>(kInfKey);
+  return (is_nan & static_cast<int32_t>(kNanKey)) | (~is_nan & bits);
+}
+
+// Lane l receives the lane of its group that lies R places further, wrapping at the group's end.
+template <int Group, int R, int... Lane>
+inline VecI rotate(VecI v, std::integer_sequence<int, Lane...>) {
+  return __builtin_shufflevector(v, v, (Lane / Group * Group + (Lane % Group + R) % Group)...);
+}
+
+// -1 in lanes whose partner at rotation R precedes them, where a tie is lost.
+template <int Group, int R, int... Lane>
+inline VecI wrapped(std::integer_sequence<int, Lane...>) {
+  return VecI{(Lane % Group + R >= Group ? -1 : 0)...};
+}
+
+using LaneSequence = std::make_integer_sequence<int, kLanes>;
+
+// Minus the number of group members in the same vector that beat each lane.
+template <int Group, int... R>
+inline VecI beaten_within(VecI key, std::integer_sequence<int, R...>) {
+  VecI beaten = {};
+  // key >= k is key > k - 1; R counts from 0, rotations from 1.
+  ((beaten += rotate<Group, R + 1>(key, LaneSequence{}) >
+              key + wrapped<Group, R + 1>(LaneSequence{})),
+   ...);
+  return beaten;
+}
+
+// The same against another vector of the group; `offset` is -1 when that vector comes first.
+template <int... R>
+inline VecI beaten_by(VecI key, VecI other, int offset, std::integer_sequence<int, R...>) {
+  VecI beaten = {};
+  const VecI threshold = key + offset;
+  ((beaten += rotate<kLanes, R>(other, LaneSequence{}) > threshold), ...);
+  return beaten;
+}
+
+// How one step of the kernel covers groups of M: `kVectors` vectors hold one or more whole groups.
+template <int M>
+struct Step {
+  static constexpr int kGroup = M < kLanes ? M : kLanes;
+  static constexpr int kVectors = M < kLanes ? 1 : M / kLanes;
+  static constexpr int kElements = kVectors * kLanes;
+
+  static void keep(const VecI (&key)[kVectors], int n, VecI (&kept)[kVectors]) {
+    for (int a = 0; a < kVectors; ++a) {
+      VecI beaten = beaten_within<kGroup>(key[a], std::make_integer_sequence<int, kGroup - 1>{});
+      for (int b = 0; b < kVectors; ++b) {
+        if (b != a) beaten += beaten_by(key[a], key[b], b < a ? -1 : 0, LaneSequence{});
+      }
+      kept[a] = beaten > -n;
+    }
+  }
+};
+
+inline double total(VecD v) {
+  double sum = 0.0;
+  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  return sum;
+}
+
+template <typename T>
+inline double vector_variance(const T* row, int64_t cols) {
+  VecD sums = {};
+  int64_t k = 0;
+  for (; k + kLanes <= cols; k += kLanes) {
+    sums += __builtin_convertvector(load_float(row + k), VecD);
+  }
+  double sum = total(sums);
+  for (; k < cols; ++k) sum += to_float(row[k]);
+  const double mean = sum / static_cast<double>(cols);
+
+  VecD square_sums = {};
+  for (k = 0; k + kLanes <= cols; k += kLanes) {
+    const VecD centred = __builtin_convertvector(load_float(row + k), VecD) - mean;
+    square_sums += centred * centred;
+  }
+  double squares = total(square_sums);
+  for (; k < cols; ++k) squares += (to_float(row[k]) - mean) * (to_float(row[k]) - mean);
+  return squares / static_cast<double>(cols);
+}
+
+template <typename T, int M>
+inline void prune_row(const PruneArgs& args, const T* x, T* pruned, uint8_t* mask) {
+  using S = Step<M>;
+  const VecF ones = VecF{} + 1.0f;
+  int64_t k = 0;
+  for (; k + S::kElements <= args.cols; k += S::kElements) {
+    VecI key[S::kVectors];
+    VecI kept[S::kVectors];
+    for (int v = 0; v < S::kVectors; ++v) {
+      const int64_t at = k + v * kLanes;
+      key[v] = vector_keys(load_float(x + at), args.scale ? load<VecF>(args.scale + at) : ones);
+    }
+    S::keep(key, args.pattern.n, kept);
+    for (int v = 0; v < S::kVectors; ++v) {
+      const int64_t at = k + v * kLanes;
+      if (mask) store(mask + at, __builtin_convertvector(kept[v], VecI8) & 1);
+      if (pruned) store_kept(pruned + at, x + at, kept[v]);
+    }
+  }
+  for (; k < args.cols; k += M) {
+    const uint32_t keep = select_any(x + k, args.scale ? args.scale + k : nullptr, args.pattern);
+    write_group(x + k, keep, M, nullptr, pruned ? pruned + k : nullptr, mask ? mask + k : nullptr);
+  }
+}
+
+// In place: dropped entries are +0 and stay so, whatever the factor.
+template <typename T>
+inline void rescale_row(T* pruned, int64_t cols, float factor) {
+  const VecF factors = VecF{} + factor;
+  int64_t k = 0;
+  for (; k + kLanes <= cols; k += kLanes) {
+    const VecF value = load_float(pruned + k);
+    store_kept(pruned + k, value * factors, VecI{} - 1);
+  }
+  for (; k < cols; ++k) pruned[k] = from_float<T>(to_float(pruned[k]) * factor);
+}
+
+template <typename T, int M>
+void prune_rows_of(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+  for (int64_t t = row_begin; t < row_end; ++t) {
+    const T* x = static_cast<const T*>(args.x) + t * args.cols;
+    T* pruned = args.pruned ? static_cast<T*>(args.pruned) + t * args.cols : nullptr;
+    uint8_t* mask = args.mask ? args.mask + t * args.cols : nullptr;
+    prune_row<T, M>(args, x, pruned, mask);
+    if (pruned && args.rescale == Rescale::kVariance) {
+      rescale_row(pruned, args.cols,
+                  variance_factor(vector_variance(x, args.cols),
+                                  vector_variance(pruned, args.cols)));
+    }
+  }
+}
+
+template <typename T>
+bool prune_rows_of_dtype(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+  switch (args.pattern.m) {
+    case 2:
+      return prune_rows_of<T, 2>(args, row_begin, row_end), true;
+    case 4:
+      return prune_rows_of<T, 4>(args, row_begin, row_end), true;
+    case 8:
+      return prune_rows_of<T, 8>(args, row_begin, row_end), true;
+    case 16:
+      return prune_rows_of<T, 16>(args, row_begin, row_end), true;
+    case 32:
+      return prune_rows_of<T, 32>(args, row_begin, row_end), true;
+    default:
+      return false;
+  }
+}
+
+// False when M is not a power of two above 1: the scalar kernel takes those.
+bool simd_prune_rows(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+  switch (args.dtype) {
+    case DType::kFloat32:
+      return prune_rows_of_dtype<float>(args, row_begin, row_end);
+    case DType::kFloat16:
+      return prune_rows_of_dtype<Float16>(args, row_begin, row_end);
+    case DType::kBFloat16:
+      return prune_rows_of_dtype<BFloat16>(args, row_begin, row_end);
+  }
+  return false;
+}
+
+}  // namespace
+}  // namespace amber::cpu

@@ -1,0 +1,16 @@
+// Compiler portability, nothing else.
+#pragma once
+
+// Internal linkage matters: the vectorised CPU files are compiled with wider instruction sets than
+// the rest, and a shared inline symbol could carry those instructions into code for every machine.
+#if defined(__CUDACC__)
+#define AMBER_HOST_DEVICE __host__ __device__ __forceinline__ static
+#else
+#define AMBER_HOST_DEVICE inline static
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define AMBER_UNROLL _Pragma("unroll")
+#else
+#define AMBER_UNROLL
+#endif

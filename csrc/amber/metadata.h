@@ -1,0 +1,100 @@
+// Metadata E of 2:4 compressed activations: which two of each quad of columns survive, and where
+// each quad's nibble lies for the tensor cores of SM80 (mma.sp) and SM90 (wgmma.mma_async.sp).
+//
+// Proven on the host against CuTe's Sm90GemmSparseConfig::fill_layoutE and CUTLASS' reorder_meta
+// (tests/cpp/metadata_cutlass_test.cpp).
+#pragma once
+
+#include <cstdint>
+
+#include "amber/macros.h"
+
+namespace amber {
+
+enum class MetadataLayout {
+  kSm80_16bit,  // 16-bit values, mma.sp.m16n8k32
+  kSm80_8bit,   // 8-bit values, mma.sp.m16n8k64
+  kSm90_16bit,  // 16-bit values, tile K >= 128
+  kSm90_8bit,   // 8-bit values, tile K >= 128
+};
+
+// A nibble is two increasing 2-bit column indices, the lower one in the low bits.
+AMBER_HOST_DEVICE uint32_t metadata_nibble(uint32_t quad_mask) {
+  // Index of the lowest and of the highest set bit of a 4-bit mask with two bits set.
+  const uint32_t first = (quad_mask & 1u) ? 0u : (quad_mask & 2u) ? 1u : 2u;
+  const uint32_t second = (quad_mask & 8u) ? 3u : (quad_mask & 4u) ? 2u : 1u;
+  return first | (second << 2);
+}
+
+struct NibbleAddress {
+  int64_t byte;
+  int shift;  // 0 or 4
+};
+
+constexpr int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// Rows and columns that E covers: the layouts' tiles, padding included.
+constexpr int64_t metadata_rows(MetadataLayout layout, int64_t rows) {
+  const bool sm80 = layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm80_8bit;
+  return round_up(rows, sm80 ? 32 : 64);
+}
+
+constexpr int64_t metadata_cols(MetadataLayout layout, int64_t cols) {
+  // SM80 interleaves two words of E per row: 2 x 16 columns (16-bit) or 2 x 32 (8-bit).
+  return round_up(cols, layout == MetadataLayout::kSm80_16bit ? 32
+                        : layout == MetadataLayout::kSm80_8bit ? 64
+                                                               : 128);
+}
+
+constexpr int64_t metadata_bytes(MetadataLayout layout, int64_t rows, int64_t cols) {
+  return metadata_rows(layout, rows) * metadata_cols(layout, cols) / 8;
+}
+
+// Byte of E that holds row t, column k (1 bit per logical element), for padded_rows = a multiple
+// of 64. 16-bit values: CuTe's TensorEAtom_16bit for a K tile of 128.
+AMBER_HOST_DEVICE int64_t sm90_16bit_byte(int64_t t, int64_t k, int64_t padded_rows) {
+  return (k / 128) * 16 * padded_rows + (t / 16) * 256 + ((k % 32) / 16) * 128 + (t % 8) * 16 +
+         ((k % 128) / 32) * 4 + ((t % 16) / 8) * 2 + (k % 16) / 8;
+}
+
+// 8-bit values: CuTe's TensorEAtom_8bit for a K tile of 128.
+AMBER_HOST_DEVICE int64_t sm90_8bit_byte(int64_t t, int64_t k, int64_t padded_rows) {
+  return (k / 128) * 16 * padded_rows + 16 * t + (k % 128) / 8;
+}
+
+// SM80 stores E as words (uint16 for 16-bit values, uint32 for 8-bit ones), column-major with two
+// columns interleaved, after CUTLASS' row interweave and 2x2 swizzle that make it ldmatrix-ready.
+AMBER_HOST_DEVICE int64_t sm80_word(int64_t t, int64_t word_col, int64_t padded_rows, int group) {
+  const int interweave = group / 8;
+  int64_t row = t / group * group + (t % 8) * interweave + (t % group) / 8;
+  int64_t col = word_col;
+  if (row % 2 == 0 && col % 2 == 1) {
+    ++row;
+    --col;
+  } else if (row % 2 == 1 && col % 2 == 0) {
+    --row;
+    ++col;
+  }
+  return (col / 2) * 2 * padded_rows + row * 2 + col % 2;
+}
+
+// Where the nibble of row t, columns k..k+3 (k a multiple of 4) lies.
+AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t, int64_t k,
+                                               int64_t padded_rows) {
+  const int shift = (k % 8) == 4 ? 4 : 0;
+  switch (layout) {
+    case MetadataLayout::kSm90_16bit:
+      return {sm90_16bit_byte(t, k, padded_rows), shift};
+    case MetadataLayout::kSm90_8bit:
+      return {sm90_8bit_byte(t, k, padded_rows), shift};
+    case MetadataLayout::kSm80_16bit:
+      return {sm80_word(t, k / 16, padded_rows, 32) * 2 + (k % 16) / 8, shift};
+    case MetadataLayout::kSm80_8bit:
+      return {sm80_word(t, k / 32, padded_rows, 16) * 4 + (k % 32) / 8, shift};
+  }
+  return {0, 0};
+}
+
+}  // namespace amber

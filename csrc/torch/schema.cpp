@@ -1,0 +1,10 @@
+// The operators' schemas. Python registers their fakes (amber_ext/ops.py), each device its kernels.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(amber, library) {
+  library.def("nm_mask(Tensor x, Tensor? scale, int n, int m) -> Tensor");
+  library.def("nm_prune(Tensor x, Tensor? scale, int n, int m, str rescale) -> Tensor");
+  library.def(
+      "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, int n, int m, str rescale) "
+      "-> Tensor");
+}
