@@ -1,9 +1,9 @@
 """amber_ext: cheaper LLM prefill by N:M activation pruning (Amber Pruner, arXiv 2508.02128)."""
 
+from amber_ext.amber_linear import AmberLinear
 from amber_ext.config import AmberConfig
 from amber_ext.dispatch import linear, nm_mask, nm_prune
 from amber_ext.explain import explain
-from amber_ext.amber_linear import AmberLinear
 from amber_ext.pattern import Pattern
 from amber_ext.phase import decode, prefill
 from amber_ext.scoring import channel_scale

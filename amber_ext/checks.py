@@ -41,8 +41,12 @@ def check_scale(scale: torch.Tensor | None, x: torch.Tensor) -> None:
 
 
 def check_scale_values(scale: torch.Tensor | None) -> None:
-    """Every element finite and > 0. Reads the values, so it synchronises on a GPU."""
-    if scale is None:
+    """Every element finite and > 0.
+
+    Only for eager CPU tensors: reading values would break a compiled graph or synchronise a GPU.
+    `channel_scale` makes none that fails.
+    """
+    if scale is None or scale.device.type != "cpu" or torch.compiler.is_compiling():
         return
     bad = (~(torch.isfinite(scale) & (scale > 0))).nonzero()
     if len(bad):

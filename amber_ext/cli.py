@@ -77,11 +77,11 @@ def info(as_json: JsonOption = False) -> None:
 def ppl(
     model: ModelArgument,
     text: TextOption = None,
-    pattern: Annotated[list[str], typer.Option(help="N:M; repeat for more.")] = ["2:4"],  # noqa: B006
-    score: Annotated[
-        list[str], typer.Option(help="magnitude, wanda or robust_norm; repeat for more.")
-    ] = ["robust_norm"],  # noqa: B006
-    target: TargetOption = list(DEFAULT_TARGETS),  # noqa: B008
+    pattern: Annotated[list[str], typer.Option(help="N:M; repeat for more.")] = ["2:4"],
+    score: Annotated[list[str], typer.Option(help="magnitude, wanda or robust_norm; repeat for more.")] = [
+        "robust_norm"
+    ],
+    target: TargetOption = list(DEFAULT_TARGETS),
     rescale: RescaleOption = "none",
     config: Annotated[
         Path | None, typer.Option(help="An AmberConfig JSON file instead of the options above.")
@@ -155,7 +155,7 @@ def plan(
     text: TextOption = None,
     pattern: Annotated[str, typer.Option(help="N:M.")] = "2:4",
     score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
-    target: TargetOption = list(DEFAULT_TARGETS),  # noqa: B008
+    target: TargetOption = list(DEFAULT_TARGETS),
     rescale: RescaleOption = "none",
     tokens: TokensOption = 4096,
     window: WindowOption = WINDOW,

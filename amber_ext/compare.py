@@ -9,7 +9,8 @@ import torch
 
 from amber_ext.config import AmberConfig
 from amber_ext.evaluate import WINDOW, perplexity
-from amber_ext.sparsify import densify_, sparsify_
+from amber_ext.layers import find_linears
+from amber_ext.sparsify import check_config, densify_, sparsify_
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,14 @@ def compare_perplexity(
         model: a transformers causal LM.
         tokens: ids ``[T]`` int64.
         configs: what to compare.
+
+    Raises:
+        ValueError: a configuration does not fit the model; nothing has run then.
     """
     densify_(model)
+    sites = find_linears(model)
+    for config in configs:
+        check_config(sites, config)
     score = {"window": window, "progress": progress}
     results = [Result("dense", "dense", 0.0, perplexity(model, tokens, description="dense", **score))]
     try:

@@ -52,7 +52,9 @@ class AmberConfig:
         one_of("rescale", self.rescale, RESCALES)
         one_of("backend", self.backend, BACKENDS)
         if isinstance(self.targets, str) or not self.targets:
-            raise ValueError(f"targets: {self.targets!r} is not allowed; it must be a list of projection names")
+            raise ValueError(
+                f"targets: {self.targets!r} is not allowed; it must be a list of projection names"
+            )
         set_field(self, "targets", tuple(self.targets))
         set_field(
             self, "skip_layers", {name: tuple(sorted(set(ids))) for name, ids in self.skip_layers.items()}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from rich.progress import track
+
+from amber_ext.progress import progress_bar
 
 WINDOW = 1024
 
@@ -40,7 +41,7 @@ def perplexity(
     total, count = 0.0, 0
     windows = [w for w in tokens.split(window) if len(w) > 1]
     with torch.inference_mode():
-        for ids in track(windows, description, disable=not progress):
+        for ids in progress_bar(windows, description, progress):
             ids = ids.to(model.device)
             logits = model(ids[None], use_cache=False).logits[0, :-1]
             total += F.cross_entropy(logits.float(), ids[1:], reduction="sum").item()

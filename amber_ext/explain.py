@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from amber_ext.dispatch import Decision, choose
 from amber_ext.amber_linear import AmberLinear
+from amber_ext.dispatch import Decision, choose
 from amber_ext.phase import DECODE, current_phase
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from amber_ext.amber_linear import AmberLinear
 from amber_ext.experts import (
     SUPPORTED_EXPERTS,
     AmberExperts,
@@ -13,7 +14,6 @@ from amber_ext.experts import (
     is_fused_experts,
     supports,
 )
-from amber_ext.amber_linear import AmberLinear
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def find_linears(model: torch.nn.Module) -> list[LinearSite]:
         elif isinstance(module, torch.nn.Linear) and module is not head:
             sites.append(_linear_site(name, module, config, top_k))
     if not sites:
-        raise ValueError(f"model: {type(model).__name__} contains no linear layers to prune; at least 1 is needed")
+        raise ValueError(
+            f"model: {type(model).__name__} contains no linear layers to prune; at least 1 is needed"
+        )
     return sites
 
 

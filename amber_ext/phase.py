@@ -23,27 +23,37 @@ PREFILL = "prefill"
 DECODE = "decode"
 
 
-class _Phase(threading.local):
-    explicit: str | None = None  # by prefill() / decode()
-    of_model: str | None = None  # by the pre-hook of the model that is running
+class _PhaseState:
+    def __init__(self) -> None:
+        self.explicit: str | None = None  # by prefill() / decode()
+        self.of_model: str | None = None  # by the pre-hook of the model that is running
 
 
-_phase = _Phase()
+class _Thread(threading.local):
+    # torch.compile guards and replays the attributes of a plain object, but loses those that are set
+    # on the thread-local itself: hence the state is one step away.
+    def __init__(self) -> None:
+        self.phase = _PhaseState()
+
+
+_thread = _Thread()
 
 
 def current_phase() -> str:
     """``"prefill"`` or ``"decode"``, as the calling thread stands."""
-    return _phase.explicit or _phase.of_model or PREFILL
+    state = _thread.phase
+    return state.explicit or state.of_model or PREFILL
 
 
 @contextlib.contextmanager
 def _explicitly(phase: str) -> Iterator[None]:
-    before = _phase.explicit
-    _phase.explicit = phase
+    state = _thread.phase
+    before = state.explicit
+    state.explicit = phase
     try:
         yield
     finally:
-        _phase.explicit = before
+        state.explicit = before
 
 
 def prefill() -> contextlib.AbstractContextManager[None]:
@@ -95,12 +105,12 @@ class PhaseHook:
         if tokens is None:
             tokens = self._argument("inputs_embeds", args, kwargs)
         query_length = tokens.shape[1] if isinstance(tokens, torch.Tensor) and tokens.dim() > 1 else 1
-        _phase.of_model = phase_of_call(
+        _thread.phase.of_model = phase_of_call(
             self._argument("past_key_values", args, kwargs), query_length, kwargs.get("cache")
         )
 
     def after(self, module: torch.nn.Module, args: tuple, output: object) -> None:
-        _phase.of_model = None
+        _thread.phase.of_model = None
 
 
 def install_phase_hooks(model: torch.nn.Module) -> None:

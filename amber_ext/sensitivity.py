@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from rich.progress import track
 
 from amber_ext.config import AmberConfig
 from amber_ext.dispatch import nm_prune
 from amber_ext.experts import AmberExperts, is_fused_experts, prune_experts
 from amber_ext.layers import LinearSite, dense_version, find_linears
 from amber_ext.phase import decode
+from amber_ext.progress import progress_bar
 from amber_ext.scoring import channel_scale
-from amber_ext.sparsify import decide, score_for
+from amber_ext.sparsify import check_config, decide, score_for
 
 EPSILON = 1e-12
 
@@ -73,6 +73,9 @@ def sensitivity(
     Raises:
         ValueError: no linear layers, or no batches.
     """
+    batches = list(batches)
+    if not batches:
+        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
     m = config.pattern.m
     measured = [s for s in find_linears(model) if s.obstacle is None and s.in_features % m == 0]
     errors = {site.name: _Errors() for site in measured}
@@ -85,12 +88,9 @@ def sensitivity(
         else:
             hook = _linear_hook(module, sites[0], errors, config)
         handles.append(module.register_forward_hook(hook))
-    batches = list(batches)
-    if not batches:
-        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
     try:
         with torch.inference_mode(), decode():
-            for batch in track(batches, "Measuring sensitivity", disable=not progress):
+            for batch in progress_bar(batches, "Measuring sensitivity", progress):
                 model(batch)
     finally:
         for handle in handles:
@@ -155,8 +155,7 @@ def plan(
         ValueError: the arguments are not as above, or the coverage cannot be reached.
     """
     config = dataclasses.replace(config or AmberConfig(), skip_layers={})
-    if (coverage is None) == (skip is None):
-        raise ValueError("coverage, skip: exactly one of the two must be given")
+    _check_request(find_linears(model), config, coverage, skip)
     measured = sensitivity(model, batches, config, progress=progress)
     return plan_from(model, measured, config, coverage=coverage, skip=skip)
 
@@ -171,36 +170,53 @@ def plan_from(
 ) -> AmberConfig:
     """`plan` with a sensitivity that was measured before."""
     config = dataclasses.replace(config, skip_layers={})
-    projections = [p for p in SKIPPABLE if p in config.targets]
+    sites = find_linears(model)
+    _check_request(sites, config, coverage, skip)
+    projections = _skippable(config)
     by_layer: dict[int, list[float]] = {}
     for entry in measured:
         if entry.projection in projections and entry.layer is not None:
             by_layer.setdefault(entry.layer, []).append(entry.error)
     order = sorted(by_layer, key=lambda layer: -sum(by_layer[layer]) / len(by_layer[layer]))
-    if not order:
-        raise ValueError(
-            f"config.targets: {', '.join(config.targets)} has none of {', '.join(SKIPPABLE)} in numbered layers"
-        )
 
     def with_skips(count: int) -> AmberConfig:
         layers = tuple(order[:count])
         return dataclasses.replace(config, skip_layers={p: layers for p in projections} if layers else {})
 
     if skip is not None:
-        if not 0 <= skip <= len(order):
-            raise ValueError(f"skip: {skip} is not allowed; this model allows 0 to {len(order)} layers")
         return with_skips(skip)
-
-    if not 0 < coverage <= 1:
-        raise ValueError(f"coverage: {coverage} is not allowed; it must be in (0, 1]")
-    sites = find_linears(model)
-    reachable = planned_coverage(sites, config)
-    if coverage > reachable:
-        raise ValueError(f"coverage: {coverage:.1%} cannot be reached; without skips it is {reachable:.1%}")
     count = 0
     while count < len(order) and planned_coverage(sites, with_skips(count + 1)) >= coverage:
         count += 1
     return with_skips(count)
+
+
+def _skippable(config: AmberConfig) -> list[str]:
+    return [projection for projection in SKIPPABLE if projection in config.targets]
+
+
+def _check_request(
+    sites: list[LinearSite], config: AmberConfig, coverage: float | None, skip: int | None
+) -> None:
+    """Before the measurement, which takes long."""
+    if (coverage is None) == (skip is None):
+        raise ValueError("coverage, skip: exactly one of the two must be given")
+    check_config(sites, config)
+    layers = {s.layer for s in sites if s.projection in _skippable(config) and s.layer is not None}
+    if not layers:
+        raise ValueError(
+            f"config.targets: {', '.join(config.targets)} has no {' or '.join(SKIPPABLE)} in numbered layers"
+        )
+    if skip is not None and not 0 <= skip <= len(layers):
+        raise ValueError(f"skip: {skip} is not allowed; this model allows 0 to {len(layers)} layers")
+    if coverage is not None:
+        if not 0 < coverage <= 1:
+            raise ValueError(f"coverage: {coverage} is not allowed; it must be in (0, 1]")
+        reachable = planned_coverage(sites, config)
+        if coverage > reachable:
+            raise ValueError(
+                f"coverage: {coverage:.1%} cannot be reached; without skips it is {reachable:.1%}"
+            )
 
 
 def planned_coverage(sites: list[LinearSite], config: AmberConfig) -> float:

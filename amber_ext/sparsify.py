@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import torch
 
+from amber_ext.amber_linear import AmberLinear
 from amber_ext.config import AmberConfig
 from amber_ext.experts import is_fused_experts, prune_experts
 from amber_ext.layers import LinearSite, dense_version, find_linears
-from amber_ext.amber_linear import AmberLinear
 from amber_ext.phase import install_phase_hooks, remove_phase_hooks
 
 
@@ -90,8 +89,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
             weight with NaN or Inf.
     """
     sites = find_linears(model)
-    _check_names(sites, config)
-    _check_experts(sites, config)
+    check_config(sites, config)
     rows = tuple(decide(site, config) for site in sites)
 
     replacements: dict[str, torch.nn.Module] = {}
@@ -116,7 +114,8 @@ def densify_(model: torch.nn.Module) -> None:
     remove_phase_hooks(model)
 
 
-def _check_names(sites: Iterable[LinearSite], config: AmberConfig) -> None:
+def check_config(sites: list[LinearSite], config: AmberConfig) -> None:
+    """Raises ValueError when ``config`` names projections, layers or experts that it cannot prune."""
     projections = sorted({site.projection for site in sites})
     for target in config.targets:
         if target not in projections:
@@ -126,10 +125,9 @@ def _check_names(sites: Iterable[LinearSite], config: AmberConfig) -> None:
         for layer in skipped:
             if layer not in layers:
                 allowed = f"0 to {max(layers)}" if layers else "none (its layers have no numbers)"
-                raise ValueError(f"skip_layers: {projection} layer {layer} is not in this model; it has {allowed}")
-
-
-def _check_experts(sites: Iterable[LinearSite], config: AmberConfig) -> None:
+                raise ValueError(
+                    f"skip_layers: {projection} layer {layer} is not in this model; it has {allowed}"
+                )
     for site in sites:
         if site.is_expert and site.obstacle is not None and site.projection in config.targets:
             raise ValueError(
@@ -162,9 +160,7 @@ def score_for(site: LinearSite, config: AmberConfig) -> str:
     return "magnitude" if site.is_expert else config.score
 
 
-def _replacement(
-    module: torch.nn.Module, pruned: list[LinearSite], config: AmberConfig
-) -> torch.nn.Module:
+def _replacement(module: torch.nn.Module, pruned: list[LinearSite], config: AmberConfig) -> torch.nn.Module:
     dense = dense_version(module)
     if not pruned:
         return dense

@@ -1,0 +1,91 @@
+"""CPU speed: ratios to torch, measured in the same run. Writes results/cpu.json.
+
+Asserts the project's targets: nm_prune at least 30 times faster than the torch.topk reference; prune
+and dense product at most 10 % slower than F.linear; robust-norm scores of a large weight in under 3 s.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import environment
+import torch
+import torch.nn.functional as F
+
+import amber_ext
+from amber_ext import Pattern, reference
+
+T, K, N = 2048, 4096, 4096
+
+
+def interleaved_medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, the functions taking turns so that drift meets them alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(T, K, dtype=torch.bfloat16)
+    weight = torch.randn(N, K, dtype=torch.bfloat16) / K**0.5
+    scale = torch.rand(K) + 0.5
+    rows = []
+    for pattern in ("2:4", "4:8", "8:16"):
+        for rescale in ("none", "variance"):
+            prune = interleaved_medians(
+                {
+                    "reference": lambda p=pattern, r=rescale: reference.nm_prune(x, Pattern(p), scale, r),
+                    "nm_prune": lambda p=pattern, r=rescale: amber_ext.nm_prune(x, p, scale, r),
+                },
+                repeats=5,
+            )
+            product = interleaved_medians(
+                {
+                    "F.linear": lambda: F.linear(x, weight),
+                    "linear": lambda p=pattern, r=rescale: amber_ext.linear(
+                        x, weight, pattern=p, scale=scale, rescale=r
+                    ),
+                },
+                repeats=9,
+            )
+            row = {
+                "pattern": pattern,
+                "rescale": rescale,
+                "nm_prune_ms": prune["nm_prune"] * 1e3,
+                "reference_ms": prune["reference"] * 1e3,
+                "prune_speedup": prune["reference"] / prune["nm_prune"],
+                "linear_ms": product["linear"] * 1e3,
+                "dense_linear_ms": product["F.linear"] * 1e3,
+                "linear_over_dense": product["linear"] / product["F.linear"],
+            }
+            rows.append(row)
+            print(
+                f"{pattern:5} rescale {rescale:8} nm_prune {row['nm_prune_ms']:6.2f} ms, "
+                f"{row['prune_speedup']:6.1f}x the torch.topk reference; prune + product "
+                f"{row['linear_ms']:6.1f} ms, {row['linear_over_dense']:.3f} of F.linear",
+                flush=True,
+            )
+    large = torch.randn(4096, 14336, dtype=torch.bfloat16)
+    seconds = interleaved_medians({"s": lambda: amber_ext.channel_scale(large, "robust_norm")}, repeats=3)["s"]
+    print(f"robust_norm of [4096, 14336] bf16: {seconds:.2f} s")
+    path = environment.write(
+        "cpu", {"shape": {"T": T, "K": K, "N": N}, "rows": rows, "robust_norm_s": seconds}
+    )
+    print(f"wrote {path.relative_to(environment.ROOT)}")
+    target = rows[0]
+    assert target["prune_speedup"] >= 30, target
+    assert target["linear_over_dense"] <= 1.10, target
+    assert seconds < 3, seconds
+
+
+if __name__ == "__main__":
+    main()

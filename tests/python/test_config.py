@@ -1,0 +1,54 @@
+import json
+
+import pytest
+
+from amber_ext import AmberConfig, Pattern
+
+
+def test_round_trip(tmp_path):
+    config = AmberConfig(
+        pattern="8:16",
+        score="wanda",
+        rescale="variance",
+        targets=("q_proj", "down_proj"),
+        skip_layers={"q_proj": (5, 1, 5)},
+        backend="reference",
+    )
+    assert config.pattern == Pattern("8:16") and config.skip_layers == {"q_proj": (1, 5)}
+    config.save(tmp_path / "config.json")
+    assert AmberConfig.load(tmp_path / "config.json") == config
+    assert json.loads((tmp_path / "config.json").read_text())["pattern"] == "8:16"
+    assert AmberConfig.from_dict({}) == AmberConfig()
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"pattern": "4:2"}, "pattern: '4:2'"),
+        ({"score": "norm"}, "score: 'norm' is not known; allowed: 'magnitude'"),
+        ({"rescale": "std"}, "rescale: 'std'"),
+        ({"backend": "gpu"}, "backend: 'gpu'"),
+        ({"targets": ()}, r"targets: \(\) is not allowed"),
+        ({"targets": "q_proj"}, "targets: 'q_proj' is not allowed; it must be a list"),
+        ({"skip_layers": {"o_proj": (1,)}}, "skip_layers: 'o_proj' is not a target"),
+        ({"patern": "2:4"}, "AmberConfig field: 'patern' is not known; allowed: 'pattern'"),
+    ],
+)
+def test_refuses(fields, message):
+    with pytest.raises(ValueError, match=message) as error:
+        AmberConfig.from_dict(fields)
+    assert "\n" not in str(error.value)
+
+
+def test_refuses_bad_files(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match="a.json' is not valid JSON"):
+        AmberConfig.load(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text("[1]")
+    with pytest.raises(ValueError, match="must hold a JSON object"):
+        AmberConfig.load(tmp_path / "b.json")
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="preset: 'llama' is not known; allowed: 'llama-3.1-8b', 'qwen2-7b'"):
+        AmberConfig.preset("llama")

@@ -1,0 +1,61 @@
+"""The registered operators themselves: schemas, fakes, their own argument checks, no backward."""
+
+import pytest
+import torch
+
+X = torch.randn(3, 5, 32)
+W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    "op, arguments",
+    [
+        ("nm_mask", lambda d: (X.to(d), C, 2, 4)),
+        ("nm_mask", lambda d: (X.to(d).transpose(0, 1), None, 4, 8)),
+        ("nm_prune", lambda d: (X.to(d), C, 8, 16, "none")),
+        ("nm_prune", lambda d: (X.to(d).transpose(0, 1), None, 2, 4, "variance")),
+        ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, 2, 4, "none")),
+        ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, 4, 8, "variance")),
+        ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, 2, 4, "none")),
+    ],
+)
+def test_opcheck(op, arguments, dtype):
+    torch.library.opcheck(getattr(torch.ops.amber, op).default, arguments(dtype))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda o: o.nm_mask(torch.ones(6), None, 2, 4), "K = 6 is not a multiple of M = 4"),
+        (lambda o: o.nm_mask(torch.ones(6).int(), None, 2, 4), "dtype Int is not supported"),
+        (lambda o: o.nm_mask(torch.ones(64), None, 2, 64), "pattern: 2:64 is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(4), None, -1, 4), "pattern: -1:4 is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(4), None, 2, 2**33), "is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(4), torch.ones(5), 2, 4), r"scale: shape \[5\]"),
+        (lambda o: o.nm_mask(torch.ones(4), torch.ones(4).double(), 2, 4), "scale: dtype Double"),
+        (lambda o: o.nm_prune(torch.ones(4), None, 2, 4, "max"), "rescale: 'max' is not known"),
+        (lambda o: o.linear(X, W[:, :16], None, None, 2, 4, "none"), r"weight: shape \[7, 16\]"),
+        (lambda o: o.linear(X, W.half(), None, None, 2, 4, "none"), "weight: dtype Half differs"),
+        (lambda o: o.linear(X, W, B[:3], None, 2, 4, "none"), r"bias: shape \[3\]"),
+    ],
+)
+def test_the_ops_check_their_own_arguments(call, message):
+    with pytest.raises(RuntimeError, match=message):
+        call(torch.ops.amber)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_backward_raises(backend):
+    import amber_ext
+
+    x = X.clone().requires_grad_()
+    outputs = [
+        amber_ext.nm_prune(x, "2:4", backend=backend),
+        amber_ext.linear(x, W, pattern="2:4", backend=backend),
+        amber_ext.linear(X, W.clone().requires_grad_(), pattern="2:4", backend=backend),
+    ]
+    for output in outputs:
+        assert output.requires_grad
+        with pytest.raises(RuntimeError, match="backward through an N:M pruned layer is not supported"):
+            output.sum().backward()

@@ -1,0 +1,156 @@
+"""Prefill runs sparse and decode dense, told apart by the cache, never by a sequence length."""
+
+import threading
+
+import pytest
+import torch
+
+import amber_ext
+from amber_ext import AmberConfig, amber_linear, decode, prefill, sparsify_
+from amber_ext.phase import current_phase
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The phase and tokens of every call of a pruned layer, by which path it took."""
+    log = []
+    sparse, dense = amber_linear.dispatch.linear, amber_linear.F.linear
+
+    def sparse_path(x, *args, **kwargs):
+        log.append(("sparse", x.shape[-2]))
+        return sparse(x, *args, **kwargs)
+
+    class Functional:
+        @staticmethod
+        def linear(x, *args):
+            log.append(("dense", x.shape[-2]))
+            return dense(x, *args)
+
+    monkeypatch.setattr(amber_linear.dispatch, "linear", sparse_path)
+    monkeypatch.setattr(amber_linear, "F", Functional)
+    return log
+
+
+@pytest.fixture
+def pruned(tiny_llama):
+    sparsify_(tiny_llama, AmberConfig())
+    return tiny_llama
+
+
+LAYERS = 12  # q, gate and down of 4 decoder layers
+PROMPT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
+
+
+def steps(calls):
+    """One entry per model call: all its layers must agree."""
+    assert len(calls) % LAYERS == 0
+    result = []
+    for i in range(0, len(calls), LAYERS):
+        assert len(set(calls[i : i + LAYERS])) == 1
+        result.append(calls[i])
+    return result
+
+
+def test_greedy_generation(pruned, calls):
+    pruned.generate(PROMPT, max_new_tokens=5, min_new_tokens=5, do_sample=False)
+    assert steps(calls) == [("sparse", 10)] + [("dense", 1)] * 4
+
+
+def test_a_prompt_of_one_token_is_prefill(pruned, calls):
+    pruned.generate(PROMPT[:, :1], max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert steps(calls) == [("sparse", 1)] + [("dense", 1)] * 2
+
+
+def test_prompt_lookup_decodes_several_tokens_densely(pruned, calls):
+    output = pruned.generate(PROMPT, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
+    seen = steps(calls)
+    assert seen[0] == ("sparse", 13)  # transformers verifies the first candidates with the prompt
+    assert all(kind == "dense" for kind, _ in seen[1:])
+    assert any(length > 1 for _, length in seen[1:])  # candidates were in fact tried
+    calls.clear()
+    assert torch.equal(output, pruned.generate(PROMPT, max_new_tokens=8, do_sample=False))
+
+
+def test_a_padded_batch(pruned, calls):
+    prompts = torch.tensor([[0, 0, 0, 5, 6, 7], [9, 8, 7, 6, 5, 4]])
+    mask = (prompts != 0).long()
+    kwargs = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
+    batched = pruned.generate(prompts, attention_mask=mask, **kwargs)
+    assert steps(calls) == [("sparse", 6)] + [("dense", 1)] * 3
+    # Pruning is per token, so padding does not change what the other tokens become.
+    alone = pruned.generate(prompts[:1, 3:], **kwargs)
+    assert torch.equal(batched[0, 6:], alone[0, 3:])
+
+
+def test_beam_search(pruned, calls):
+    pruned.generate(PROMPT, max_new_tokens=3, min_new_tokens=3, num_beams=2, do_sample=False)
+    assert steps(calls) == [("sparse", 10)] + [("dense", 1)] * 2
+
+
+def test_static_cache(pruned, calls):
+    pruned.generate(
+        PROMPT,
+        max_new_tokens=4,
+        min_new_tokens=4,
+        do_sample=False,
+        cache_implementation="static",
+        disable_compile=True,
+    )
+    assert steps(calls) == [("sparse", 10)] + [("dense", 1)] * 3
+
+
+def test_without_a_cache_every_call_is_prefill(pruned, calls):
+    pruned(PROMPT, use_cache=False)
+    pruned.generate(PROMPT, max_new_tokens=2, min_new_tokens=2, do_sample=False, use_cache=False)
+    assert steps(calls) == [("sparse", 10), ("sparse", 10), ("sparse", 11)]
+
+
+def test_chunked_prefill_is_dense_unless_told(pruned, calls):
+    cache = pruned(PROMPT[:, :4], use_cache=True).past_key_values
+    pruned(PROMPT[:, 4:7], past_key_values=cache)
+    with prefill():
+        pruned(PROMPT[:, 7:], past_key_values=cache)
+    assert steps(calls) == [("sparse", 4), ("dense", 3), ("sparse", 3)]
+
+
+def test_cache_given_by_position(pruned, calls):
+    cache = pruned(PROMPT[:, :4], use_cache=True).past_key_values
+    pruned(PROMPT[:, 4:6], None, None, cache)
+    assert steps(calls) == [("sparse", 4), ("dense", 2)]
+
+
+def test_explicit_phases_win_and_nest(pruned, calls):
+    with decode():
+        pruned(PROMPT)
+        with prefill():
+            assert current_phase() == "prefill"
+            pruned(PROMPT)
+        assert current_phase() == "decode"
+    assert steps(calls) == [("dense", 10), ("sparse", 10)]
+    assert current_phase() == "prefill"
+
+
+def test_the_phase_ends_with_the_call_even_on_an_error(pruned):
+    cache = pruned(PROMPT, use_cache=True).past_key_values
+    with pytest.raises(Exception, match="index out of range"):
+        pruned(torch.tensor([[10**6]]), past_key_values=cache)
+    assert current_phase() == "prefill"
+
+
+def test_phases_belong_to_a_thread():
+    seen = []
+    with decode():
+        thread = threading.Thread(target=lambda: seen.append(current_phase()))
+        thread.start()
+        thread.join()
+        assert current_phase() == "decode"
+    assert seen == ["prefill"]
+
+
+def test_prefill_of_a_pruned_model_differs_and_decode_does_not(tiny_llama):
+    with torch.inference_mode():
+        dense = tiny_llama(PROMPT).logits
+        sparsify_(tiny_llama, AmberConfig())
+        with amber_ext.decode():
+            assert torch.equal(tiny_llama(PROMPT).logits, dense)
+        assert not torch.equal(tiny_llama(PROMPT).logits, dense)
