@@ -1,7 +1,13 @@
 """Which implementation runs: the public functions, and the one place that chooses a backend.
 
-Backends: ``"cpu"`` (the compiled op library's CPU kernels), ``"reference"`` (plain PyTorch, any
-device), ``"auto"`` (the fastest that is there). An explicit backend runs or raises.
+Backends:
+    ``"reference"``: plain PyTorch, on any device.
+    ``"cpu"``, ``"cuda"``: the compiled selection kernels, then torch's dense product (masked dense).
+    ``"cutlass"``: `linear` alone, 2:4, fp16 and bf16, on CUDA: fused prune and compress, then a sparse GEMM.
+    ``"auto"``: ``"cutlass"`` where `dispatch_table.json` holds a measurement in which it won, else the
+    compiled kernels of x's device, else the reference.
+
+An explicit backend runs or raises.
 """
 
 from __future__ import annotations
@@ -11,21 +17,37 @@ from dataclasses import dataclass
 import torch
 
 from amber_ext import checks, ops, reference
+from amber_ext.dispatch_table import Measurement, find_win
 from amber_ext.pattern import Pattern
 
-BACKENDS = ("auto", "cpu", "reference")
+BACKENDS = ("auto", "cpu", "cuda", "cutlass", "reference")
+
+# Values of the op's argument `kernel`: prune and dense product, or the build's default sparse GEMM. The
+# names of single sparse GEMMs are allowed too.
+MASKED_DENSE = "masked_dense"
+SPARSE_GEMM = "sparse_gemm"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The backend that runs, and why it was chosen."""
+    """The backend that runs, why it was chosen, and the kernel of `linear`."""
 
     backend: str
     reason: str
+    kernel: str = MASKED_DENSE
+
+
+def _missing(device: str) -> str | None:
+    """Why there are no compiled kernels for this device type, or None."""
+    if ops.LOAD_ERROR is not None:
+        return f"the op library is {ops.LOAD_ERROR}"
+    if device not in ops.DEVICES:
+        return f"the op library has no {device} kernels"
+    return None
 
 
 def choose(op: str, x: torch.Tensor, backend: str = "auto") -> Decision:
-    """The backend for ``op`` on x.
+    """The backend of ``"nm_mask"`` and ``"nm_prune"``, and of `linear` when no sparse GEMM runs.
 
     Raises:
         ValueError: ``backend`` is unknown.
@@ -35,18 +57,55 @@ def choose(op: str, x: torch.Tensor, backend: str = "auto") -> Decision:
     if backend == "reference":
         return Decision("reference", "asked for")
     device = x.device.type
-    reason = None
-    if ops.LOAD_ERROR is not None:
-        reason = f"the op library is {ops.LOAD_ERROR}"
-    elif device != "cpu":
-        reason = f"there is no {device} kernel in this version"
-    if backend == "cpu":
-        if reason is not None:
-            raise RuntimeError(f"backend: 'cpu' cannot run here: {reason}; allowed: 'auto', 'reference'")
-        return Decision("cpu", "asked for")
-    if reason is not None:
-        return Decision("reference", reason)
-    return Decision("cpu", "the compiled CPU kernel is the fastest for a CPU tensor")
+    missing = _missing(device)
+    if backend == "auto":
+        if missing is not None:
+            return Decision("reference", missing)
+        return Decision(device, f"the compiled {device} kernels")
+    if backend == "cutlass":
+        raise RuntimeError(f"backend: 'cutlass' has no {op}; it runs linear alone")
+    if device != backend:
+        missing = f"x is on {device}"
+    if missing is not None:
+        raise RuntimeError(f"backend: {backend!r} cannot run here: {missing}; allowed: 'auto', 'reference'")
+    return Decision(backend, "asked for")
+
+
+def choose_linear(
+    x: torch.Tensor, weight: torch.Tensor, pattern: Pattern, rescale: str = "none", backend: str = "auto"
+) -> Decision:
+    """The backend and kernel of `linear`.
+
+    Raises: as `choose`.
+    """
+    if backend == "cutlass":
+        missing = "x is on " + x.device.type if x.device.type != "cuda" else _missing("cuda")
+        if missing is not None:
+            raise RuntimeError(f"backend: 'cutlass' cannot run here: {missing}; allowed: 'auto', 'reference'")
+        win = _win(x, weight, pattern)
+        return Decision("cutlass", "asked for", win.kernel if win else SPARSE_GEMM)
+    decision = choose("linear", x, backend)
+    if backend != "auto" or decision.backend != "cuda":
+        return decision
+    if rescale != "none":
+        return Decision("cuda", "masked dense: the sparse GEMM does not rescale")
+    win = _win(x, weight, pattern)
+    if win is None:
+        return Decision("cuda", "masked dense: no measurement in which the sparse GEMM wins for this shape")
+    return Decision("cutlass", f"measured {win.speedup:.2f}x dense in {win.source}", win.kernel)
+
+
+def _win(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Measurement | None:
+    major, minor = torch.cuda.get_device_capability(x.device)
+    out_features, in_features = weight.shape
+    return find_win(
+        arch=major * 10 + minor,
+        pattern=str(pattern),
+        dtype=str(x.dtype).removeprefix("torch."),
+        out_features=out_features,
+        in_features=in_features,
+        tokens=x.numel() // in_features if in_features else 0,
+    )
 
 
 def _checked(x: torch.Tensor, pattern: str | Pattern, scale: torch.Tensor | None) -> Pattern:
@@ -68,7 +127,7 @@ def nm_mask(
         x: ``[..., K]``, float32, float16 or bfloat16; K a multiple of M; any leading shape.
         pattern: for example ``"2:4"``.
         scale: fp32 ``[K]``, the channel scale c of the score ``|x| * c``; finite and > 0. None is 1.
-        backend: ``"auto"``, ``"cpu"`` or ``"reference"``.
+        backend: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"reference"`` (see the module's text).
 
     Returns:
         bool ``[..., K]``, exactly N True in each aligned group of M. Equal scores: the lower index
@@ -125,7 +184,8 @@ def linear(
     """``Y = nm_prune(x) Wᵀ + b``, the linear layer on pruned activations.
 
     Args:
-        x, pattern, scale, rescale, backend: as for `nm_prune`.
+        x, pattern, scale, rescale: as for `nm_prune`.
+        backend: those of `nm_prune`, and ``"cutlass"``.
         weight: ``[N, K]`` of x's dtype and device. It is not copied.
         bias: ``[N]`` of x's dtype and device, or None.
 
@@ -138,7 +198,8 @@ def linear(
     pattern = _checked(x, pattern, scale)
     checks.one_of("rescale", rescale, checks.RESCALES)
     checks.check_linear(x, weight, bias)
-    if choose("linear", x, backend).backend == "reference":
+    decision = choose_linear(x, weight, pattern, rescale, backend)
+    if decision.backend == "reference":
         checks.check_scale_values(scale)
         return ops.ForbidBackward.apply(reference.linear, x, weight, bias, pattern, scale, rescale)
-    return torch.ops.amber.linear(x, weight, bias, scale, pattern.n, pattern.m, rescale)
+    return torch.ops.amber.linear(x, weight, bias, scale, pattern.n, pattern.m, rescale, decision.kernel)

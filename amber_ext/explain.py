@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from amber_ext.amber_linear import AmberLinear
-from amber_ext.dispatch import Decision, choose
+from amber_ext.dispatch import Decision, choose_linear
 from amber_ext.phase import DECODE, current_phase
 
 
@@ -23,4 +23,4 @@ def explain(layer: torch.nn.Module, x: torch.Tensor) -> Decision:
         return Decision("dense", f"{type(layer).__name__} is not a pruned layer")
     if current_phase() == DECODE:
         return Decision("dense", "decode runs dense")
-    return choose("linear", x, layer.backend)
+    return choose_linear(x, layer.weight, layer.pattern, layer.rescale, layer.backend)

@@ -13,7 +13,7 @@ from amber_ext import ops
 def environment_info() -> dict[str, object]:
     """Version, torch, op library, CUDA, CUTLASS, CPU capability and kernel catalogue."""
     info: dict[str, object] = {
-        "version": importlib.metadata.version("amber_ext"),
+        "version": _version(),
         "torch": torch.__version__,
         "torch_cuda_available": torch.cuda.is_available(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -29,3 +29,10 @@ def environment_info() -> dict[str, object]:
         "cpu_capability": _introspect.cpu_capability(),
         "kernels": _introspect.kernel_catalogue(),
     }
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("amber_ext")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed (used from a source tree)"

@@ -32,13 +32,13 @@ def _load() -> str | None:
 LOAD_ERROR = _load()
 
 
-def has_kernel(op: str, device_type: str) -> bool:
-    """True when the library is loaded and has a kernel of ``op`` for that device type."""
-    keys = {"cpu": "CPU", "cuda": "CUDA", "meta": "Meta"}
-    return (
-        LOAD_ERROR is None
-        and device_type in keys
-        and torch._C._dispatch_has_kernel_for_dispatch_key(f"amber::{op}", keys[device_type])
+# The device types that the library has kernels for; without a GPU build, "cpu" alone.
+DEVICES: frozenset[str] = frozenset()
+if LOAD_ERROR is None:
+    DEVICES = frozenset(
+        key.lower()
+        for key in ("CPU", "CUDA")
+        if torch._C._dispatch_has_kernel_for_dispatch_key("amber::linear", key)
     )
 
 
@@ -56,7 +56,7 @@ def _register() -> None:
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::linear")
-    def _(x, weight, bias, scale, n, m, rescale):
+    def _(x, weight, bias, scale, n, m, rescale, kernel):
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
     for op in ("nm_prune", "linear"):

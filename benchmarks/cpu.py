@@ -75,7 +75,9 @@ def main() -> None:
                 flush=True,
             )
     large = torch.randn(4096, 14336, dtype=torch.bfloat16)
-    seconds = interleaved_medians({"s": lambda: amber_ext.channel_scale(large, "robust_norm")}, repeats=3)["s"]
+    seconds = interleaved_medians({"s": lambda: amber_ext.channel_scale(large, "robust_norm")}, repeats=3)[
+        "s"
+    ]
     print(f"robust_norm of [4096, 14336] bf16: {seconds:.2f} s")
     path = environment.write(
         "cpu", {"shape": {"T": T, "K": K, "N": N}, "rows": rows, "robust_norm_s": seconds}

@@ -31,24 +31,24 @@ struct NibbleAddress {
   int shift;  // 0 or 4
 };
 
-constexpr int64_t round_up(int64_t value, int64_t multiple) {
+constexpr AMBER_HOST_DEVICE int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
 // Rows and columns that E covers: the layouts' tiles, padding included.
-constexpr int64_t metadata_rows(MetadataLayout layout, int64_t rows) {
+constexpr AMBER_HOST_DEVICE int64_t metadata_rows(MetadataLayout layout, int64_t rows) {
   const bool sm80 = layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm80_8bit;
   return round_up(rows, sm80 ? 32 : 64);
 }
 
-constexpr int64_t metadata_cols(MetadataLayout layout, int64_t cols) {
+constexpr AMBER_HOST_DEVICE int64_t metadata_cols(MetadataLayout layout, int64_t cols) {
   // SM80 interleaves two words of E per row: 2 x 16 columns (16-bit) or 2 x 32 (8-bit).
   return round_up(cols, layout == MetadataLayout::kSm80_16bit ? 32
                         : layout == MetadataLayout::kSm80_8bit ? 64
                                                                : 128);
 }
 
-constexpr int64_t metadata_bytes(MetadataLayout layout, int64_t rows, int64_t cols) {
+constexpr AMBER_HOST_DEVICE int64_t metadata_bytes(MetadataLayout layout, int64_t rows, int64_t cols) {
   return metadata_rows(layout, rows) * metadata_cols(layout, cols) / 8;
 }
 

@@ -51,7 +51,19 @@ AMBER_HOST_DEVICE uint32_t survivors(const uint32_t (&key)[M], int n) {
   return mask;
 }
 
-// The same for an M known only at run time (m <= 32).
+// 2:4 without ranks: an element survives when it beats at least two of the other three, a majority
+// vote that becomes one predicate instruction on a GPU.
+AMBER_HOST_DEVICE uint32_t survivors_2_4(const uint32_t (&key)[4]) {
+  const bool b01 = key[0] >= key[1], b02 = key[0] >= key[2], b03 = key[0] >= key[3];
+  const bool b12 = key[1] >= key[2], b13 = key[1] >= key[3], b23 = key[2] >= key[3];
+  const auto majority = [](bool a, bool b, bool c) { return (a & b) | (c & (a | b)); };
+  return static_cast<uint32_t>(majority(b01, b02, b03)) |
+         static_cast<uint32_t>(majority(!b01, b12, b13)) << 1 |
+         static_cast<uint32_t>(majority(!b02, !b12, b23)) << 2 |
+         static_cast<uint32_t>(majority(!b03, !b13, !b23)) << 3;
+}
+
+// `survivors` for an M known only at run time (m <= 32).
 AMBER_HOST_DEVICE uint32_t survivors(const uint32_t* key, int n, int m) {
   uint32_t mask = 0;
   for (int i = 0; i < m; ++i) {

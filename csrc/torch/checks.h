@@ -9,6 +9,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "amber/cpu/prune.h"
 
@@ -27,6 +28,12 @@ template <typename... Parts>
 template <typename... Parts>
 void check(bool condition, const Parts&... parts) {
   if (!condition) fail(parts...);
+}
+
+inline std::vector<int64_t> sizes_of(const Tensor& tensor) {
+  std::vector<int64_t> sizes(tensor.dim());
+  for (int64_t i = 0; i < tensor.dim(); ++i) sizes[i] = tensor.size(i);
+  return sizes;
 }
 
 inline std::string shape(const Tensor& tensor) {

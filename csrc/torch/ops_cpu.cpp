@@ -3,9 +3,9 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <array>
 
 #include "checks.h"
+#include "dense_linear.h"
 
 namespace amber::ops {
 namespace {
@@ -69,9 +69,7 @@ Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m) 
   activation_dtype(x);
   const Pattern pattern = checked_pattern(n, m);
   const Tensor input = torch::stable::contiguous(x);
-  std::vector<int64_t> sizes(input.dim());
-  for (int64_t i = 0; i < input.dim(); ++i) sizes[i] = input.size(i);
-  Tensor mask = torch::stable::new_empty(input, sizes, ScalarType::Bool);
+  Tensor mask = torch::stable::new_empty(input, sizes_of(input), ScalarType::Bool);
   run(input, scale, pattern, cpu::Rescale::kNone,
       {nullptr, static_cast<uint8_t*>(mask.mutable_data_ptr())});
   return mask;
@@ -83,16 +81,13 @@ Tensor nm_prune_cpu(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m,
 }
 
 Tensor linear_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
-                  int64_t n, int64_t m, std::string rescale) {
+                  int64_t n, int64_t m, std::string rescale, std::string kernel) {
+  check(kernel == kMaskedDense, "kernel: '", kernel, "' does not run on the CPU; allowed: '",
+        kMaskedDense, "'");
   checked_columns(x, checked_pattern(n, m));
   check_linear(x, weight, bias);
   const Tensor pruned = prune(x, scale, n, m, rescale);
-  std::array<StableIValue, 3> stack{torch::stable::detail::from(pruned),
-                                    torch::stable::detail::from(weight),
-                                    torch::stable::detail::from(bias)};
-  STABLE_TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::linear", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
+  return dense_linear(pruned, weight, bias);
 }
 
 }  // namespace amber::ops

@@ -5,6 +5,6 @@ STABLE_TORCH_LIBRARY(amber, library) {
   library.def("nm_mask(Tensor x, Tensor? scale, int n, int m) -> Tensor");
   library.def("nm_prune(Tensor x, Tensor? scale, int n, int m, str rescale) -> Tensor");
   library.def(
-      "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, int n, int m, str rescale) "
-      "-> Tensor");
+      "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, int n, int m, str rescale, "
+      "str kernel) -> Tensor");
 }

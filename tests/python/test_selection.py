@@ -192,14 +192,22 @@ def test_bad_scale_values(bad, backend):
 
 
 def test_bad_backend_and_rescale():
-    with pytest.raises(ValueError, match="backend: 'cuda' is not known; allowed: 'auto', 'cpu', 'reference'"):
-        amber_ext.nm_mask(torch.ones(4), "2:4", backend="cuda")
+    with pytest.raises(
+        ValueError, match="backend: 'gpu' is not known; allowed: 'auto', 'cpu', 'cuda', 'cutlass'"
+    ):
+        amber_ext.nm_mask(torch.ones(4), "2:4", backend="gpu")
     with pytest.raises(ValueError, match="rescale: 'std' is not known; allowed: 'none', 'variance'"):
         amber_ext.nm_prune(torch.ones(4), "2:4", rescale="std")
 
 
 def test_an_explicit_backend_never_falls_back():
-    with pytest.raises(RuntimeError, match="backend: 'cpu' cannot run here: there is no meta kernel"):
+    with pytest.raises(RuntimeError, match="backend: 'cuda' cannot run here: x is on cpu"):
+        amber_ext.nm_mask(torch.ones(4), "2:4", backend="cuda")
+    with pytest.raises(RuntimeError, match="backend: 'cutlass' has no nm_mask; it runs linear alone"):
+        amber_ext.nm_mask(torch.ones(4), "2:4", backend="cutlass")
+    with pytest.raises(RuntimeError, match="backend: 'cutlass' cannot run here: x is on cpu"):
+        amber_ext.linear(torch.ones(4), torch.ones(4, 4), pattern="2:4", backend="cutlass")
+    with pytest.raises(RuntimeError, match="backend: 'cpu' cannot run here: x is on meta"):
         amber_ext.nm_mask(torch.ones(4, device="meta"), "2:4", backend="cpu")
     assert amber_ext.nm_mask(torch.ones(4, device="meta"), "2:4").is_meta
 

@@ -31,6 +31,7 @@ template <typename T, int N, int M>
 inline static uint32_t select_group(const T* x, const float* scale) {
   uint32_t key[M];
   for (int i = 0; i < M; ++i) key[i] = score_key(to_float(x[i]), scale ? scale[i] : 1.0f);
+  if constexpr (N == 2 && M == 4) return survivors_2_4(key);
   return survivors<M>(key, N);
 }
 

@@ -1,6 +1,6 @@
 # Decides whether CUDA kernels are built. AMBER_CUDA = auto | 0 | 1 (variable or environment):
 # auto builds them where nvcc is found, 1 makes a missing nvcc an error.
-# Sets AMBER_CUDA_DECISION, AMBER_CUDA_ARCH_TEXT and, when on, AMBER_CUDA_SOURCES.
+# Sets AMBER_CUDA_DECISION, AMBER_CUDA_ARCH_TEXT and AMBER_WITH_CUDA; defines amber_add_cuda(target).
 
 if(NOT DEFINED AMBER_CUDA)
   set(AMBER_CUDA "$ENV{AMBER_CUDA}")
@@ -12,22 +12,24 @@ if(NOT AMBER_CUDA MATCHES "^(auto|0|1)$")
   message(FATAL_ERROR "AMBER_CUDA is '${AMBER_CUDA}'; allowed: auto, 0, 1")
 endif()
 
-file(GLOB AMBER_CUDA_SOURCES CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/amber/cuda/*.cu")
 set(AMBER_CUDA_ARCH_TEXT "none")
+set(AMBER_WITH_CUDA OFF)
 find_program(AMBER_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin)
 
 if(AMBER_CUDA STREQUAL "0")
   set(AMBER_CUDA_DECISION "off (AMBER_CUDA=0)")
-  set(AMBER_CUDA_SOURCES "")
 elseif(NOT AMBER_NVCC)
   if(AMBER_CUDA STREQUAL "1")
     message(FATAL_ERROR "AMBER_CUDA=1 but nvcc was not found in CUDA_HOME, CUDA_PATH or PATH; "
                         "install the CUDA toolkit or set AMBER_CUDA=0")
   endif()
   set(AMBER_CUDA_DECISION "off (nvcc not found)")
-  set(AMBER_CUDA_SOURCES "")
-elseif(NOT AMBER_CUDA_SOURCES)
-  set(AMBER_CUDA_DECISION "off (this version has no CUDA kernels)")
+elseif(NOT AMBER_CUTLASS_INCLUDE_DIRS)
+  if(AMBER_CUDA STREQUAL "1")
+    message(FATAL_ERROR "AMBER_CUDA=1 but the CUTLASS headers were not found; run "
+                        "pip install --no-deps nvidia-cutlass==4.2.0.0, set AMBER_CUTLASS_DIR, or AMBER_CUDA=0")
+  endif()
+  set(AMBER_CUDA_DECISION "off (CUTLASS headers not found)")
 else()
   set(CMAKE_CUDA_COMPILER "${AMBER_NVCC}")
   set(_archs "$ENV{TORCH_CUDA_ARCH_LIST}")
@@ -49,6 +51,47 @@ else()
   set(CMAKE_CUDA_STANDARD 17)
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
+  set(AMBER_WITH_CUDA ON)
   set(AMBER_CUDA_DECISION "on (nvcc ${CMAKE_CUDA_COMPILER_VERSION})")
   list(JOIN _archs " " AMBER_CUDA_ARCH_TEXT)
 endif()
+
+# Adds the CUDA kernels to the library. Each family is compiled for its own architectures only: one
+# SM90 sparse GEMM takes a minute or two.
+function(amber_add_cuda target)
+  set(sources "${CMAKE_CURRENT_SOURCE_DIR}/csrc/amber/cuda")
+  # The compiler's own report is checked: serialised wgmma or spills fail the build.
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_CURRENT_SOURCE_DIR}/scripts/nvcc_checked.py")
+
+  amber_cuda_objects(amber_cuda_kernels "${CMAKE_CUDA_ARCHITECTURES}"
+    "${sources}/prune.cu;${sources}/prune_compress.cu")
+  target_sources(${target} PRIVATE "${sources}/sparse_gemm.cpp" $<TARGET_OBJECTS:amber_cuda_kernels>)
+
+  foreach(family sm80 sm90)
+    set(pattern "^8[0-9]")
+    if(family STREQUAL sm90)
+      set(pattern "^90a")
+    endif()
+    set(architectures ${CMAKE_CUDA_ARCHITECTURES})
+    list(FILTER architectures INCLUDE REGEX "${pattern}")
+    if(architectures)
+      file(GLOB gemms CONFIGURE_DEPENDS "${sources}/sparse_gemm_${family}_*.cu")
+      amber_cuda_objects(amber_cuda_${family} "${architectures}" "${gemms}")
+      target_sources(${target} PRIVATE $<TARGET_OBJECTS:amber_cuda_${family}>)
+      string(TOUPPER ${family} upper)
+      target_compile_definitions(${target} PUBLIC AMBER_WITH_${upper})
+    endif()
+  endforeach()
+
+  target_compile_definitions(${target} PUBLIC AMBER_WITH_CUDA)
+  target_link_libraries(${target} PUBLIC CUDA::cudart_static)
+endfunction()
+
+function(amber_cuda_objects name architectures sources)
+  add_library(${name} OBJECT ${sources})
+  set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${architectures}")
+  target_include_directories(${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/csrc")
+  target_include_directories(${name} SYSTEM PRIVATE ${AMBER_CUTLASS_INCLUDE_DIRS})
+  # Without NDEBUG an assert in CUTLASS' main loop makes ptxas serialise the wgmma instructions.
+  target_compile_options(${name} PRIVATE -DNDEBUG -O3 --expt-relaxed-constexpr -Xptxas -v -Xcompiler=-Wno-psabi)
+endfunction()

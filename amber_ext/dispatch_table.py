@@ -1,0 +1,58 @@
+"""Where the sparse GEMM was measured to win: `dispatch_table.json`, filled from benchmark results."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+TABLE = Path(__file__).parent / "dispatch_table.json"
+
+# What every sparse GEMM takes: 16-byte rows of Y, and SM80's K tile.
+OUT_FEATURES_MULTIPLE = 8
+IN_FEATURES_MULTIPLE = 64
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A class of shapes in which a sparse GEMM, compression included, beat torch's dense product.
+
+    Attributes:
+        arch: compute capability, major * 10 + minor.
+        min_out_features, min_in_features, min_tokens: the smallest N, K and T of the class.
+        kernel: name of the sparse GEMM.
+        speedup: over the dense product, at min_tokens.
+        source: the results file in `benchmarks/results`.
+    """
+
+    arch: int
+    pattern: str
+    dtype: str
+    min_out_features: int
+    min_in_features: int
+    min_tokens: int
+    kernel: str
+    speedup: float
+    source: str
+
+
+@cache
+def measurements() -> tuple[Measurement, ...]:
+    """The table, largest classes first."""
+    entries = [Measurement(**entry) for entry in json.loads(TABLE.read_text())["wins"]]
+    return tuple(sorted(entries, key=lambda m: (m.min_out_features, m.min_in_features), reverse=True))
+
+
+def find_win(
+    *, arch: int, pattern: str, dtype: str, out_features: int, in_features: int, tokens: int
+) -> Measurement | None:
+    """The measurement that covers this product, or None."""
+    if out_features % OUT_FEATURES_MULTIPLE or in_features % IN_FEATURES_MULTIPLE:
+        return None
+    for entry in measurements():
+        same = (entry.arch, entry.pattern, entry.dtype) == (arch, pattern, dtype)
+        large = out_features >= entry.min_out_features and in_features >= entry.min_in_features
+        if same and large and tokens >= entry.min_tokens:
+            return entry
+    return None

@@ -1,0 +1,72 @@
+// 2:4 sparse GEMM: Y = X W^T (+ bias), X compressed by prune_compress, fp32 accumulation.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "amber/dtype.h"
+#include "amber/metadata.h"
+
+namespace amber::cuda {
+
+enum class RasterOrder { kHeuristic, kAlongM, kAlongN };
+
+struct SparseGemmArgs {
+  const void* values;       // [value_rows, K / 2]
+  const uint8_t* metadata;  // in the kernel's layout, for T rows
+  const void* weight;       // [N, K], K contiguous
+  const void* bias;         // [N], or null
+  void* output;             // [output_rows, N]
+  int64_t rows;             // T
+  int64_t out_features;     // N
+  int64_t in_features;      // K
+  int multiprocessors;      // of the device
+  RasterOrder raster_order = RasterOrder::kHeuristic;
+  int max_swizzle = 1;
+};
+
+enum class GemmStatus { kOk, kUnsupportedShape, kNotCompiledForThisArch, kLaunchFailed };
+
+constexpr const char* describe(GemmStatus status) {
+  switch (status) {
+    case GemmStatus::kOk:
+      return "ok";
+    case GemmStatus::kUnsupportedShape:
+      return "CUTLASS cannot implement this shape";
+    case GemmStatus::kNotCompiledForThisArch:
+      return "the kernel was compiled without SM90a instructions";
+    case GemmStatus::kLaunchFailed:
+      return "the launch failed";
+  }
+  return "unknown status";
+}
+
+// One instantiation. `run` launches on the stream, allocates nothing and does not synchronise.
+struct SparseGemmKernel {
+  const char* name;
+  int arch;  // 90: SM90 only; 80: SM80, SM86, SM89
+  DType dtype;
+  MetadataLayout layout;
+  int64_t in_features_multiple;
+  int64_t out_features_multiple;
+  bool padded_rows;  // values and output need metadata_rows(layout, T) rows
+  size_t (*workspace_bytes)(const SparseGemmArgs&);
+  GemmStatus (*run)(const SparseGemmArgs&, void* workspace, cudaStream_t);
+
+  // SM90's wgmma exists on SM90 alone; SM80's mma.sp runs on all of the 8.x family.
+  bool runs_on(int device_arch) const { return device_arch / 10 == arch / 10; }
+};
+
+// Every instantiation in this build.
+const std::vector<const SparseGemmKernel*>& sparse_gemm_kernels();
+
+// By name; null when this build has none.
+const SparseGemmKernel* find_sparse_gemm(const char* name);
+
+// The default for a device of this compute capability (major * 10 + minor); null when there is none.
+const SparseGemmKernel* default_sparse_gemm(int arch, DType dtype);
+
+}  // namespace amber::cuda

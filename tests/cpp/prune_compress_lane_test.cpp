@@ -1,0 +1,85 @@
+// The CUDA kernel's own code, run over every block and thread on the host, against the plain
+// compressor: addresses, selection, values and padding, byte for byte. No GPU needed.
+#include "amber/cuda/prune_compress_lane.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "amber/cpu/compress.h"
+#include "amber/cpu/prune.h"
+
+namespace {
+
+using namespace amber;
+
+template <typename T>
+std::vector<T> awkward(int64_t count, std::mt19937& rng) {
+  std::normal_distribution<float> normal;
+  std::vector<T> x(count);
+  for (T& value : x) {
+    const int kind = rng() % 16;
+    value = from_float<T>(kind == 0   ? std::numeric_limits<float>::quiet_NaN()
+                          : kind == 1 ? std::numeric_limits<float>::infinity()
+                          : kind == 2 ? -0.0f
+                          : kind < 6  ? (kind % 2 ? 1.0f : -1.0f)
+                                      : normal(rng));
+  }
+  return x;
+}
+
+template <typename T, MetadataLayout Layout>
+void check(int64_t rows, int64_t cols, bool with_scale, std::mt19937& rng) {
+  SCOPED_TRACE(testing::Message() << "rows " << rows << " cols " << cols);
+  const std::vector<T> x = awkward<T>(rows * cols, rng);
+  std::vector<float> scale(cols);
+  for (float& c : scale) c = 0.5f + (rng() % 8) * 0.25f;
+  const float* c = with_scale ? scale.data() : nullptr;
+  const DType dtype = std::is_same_v<T, Float16> ? DType::kFloat16 : DType::kBFloat16;
+  const bool padded = Layout == MetadataLayout::kSm80_16bit;
+  const int64_t value_rows = padded ? metadata_rows(Layout, rows) : rows;
+
+  std::vector<uint16_t> values(value_rows * cols / 2, 0xeeee);
+  std::vector<uint32_t> metadata(metadata_bytes(Layout, rows, cols) / 4, 0xeeeeeeee);
+  const cuda::PruneCompressArgs args{x.data(), c, values.data(), reinterpret_cast<uint8_t*>(metadata.data()),
+                                     rows, cols, value_rows, dtype, Layout};
+  const cuda::CompressGrid grid = cuda::compress_grid<Layout>(args);
+  for (int64_t by = 0; by < grid.y; ++by) {
+    for (int64_t bx = 0; bx < grid.x; ++bx) {
+      for (int thread = 0; thread < cuda::kWarps * 32; ++thread) {
+        cuda::prune_compress_lane<T, Layout>(args, bx, by, thread);
+      }
+    }
+  }
+
+  std::vector<uint8_t> mask(rows * cols);
+  cpu::prune_rows({x.data(), c, nullptr, mask.data(), rows, cols, {2, 4}, dtype, cpu::Rescale::kNone}, 0, rows);
+  std::vector<uint16_t> want_values(rows * cols / 2);
+  std::vector<uint8_t> want_metadata(metadata.size() * 4);
+  ASSERT_EQ(cpu::compress_2_4(x.data(), mask.data(), rows, cols, 2, Layout, want_values.data(),
+                              want_metadata.data()),
+            Status::kOk);
+  want_values.resize(values.size(), 0);  // padding rows are zeros
+  EXPECT_EQ(values, want_values);
+  const auto* bytes = reinterpret_cast<const uint8_t*>(metadata.data());
+  EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + metadata.size() * 4), want_metadata);
+}
+
+template <typename T, MetadataLayout Layout>
+void check_shapes() {
+  std::mt19937 rng(11);
+  for (int64_t rows : {1, 7, 31, 63, 64, 65, 127, 200}) {
+    for (int64_t cols : {16, 112, 128, 144, 512, 1040}) {
+      check<T, Layout>(rows, cols, rows % 2 == 0, rng);
+    }
+  }
+}
+
+TEST(PruneCompressLane, Sm90Bf16) { check_shapes<BFloat16, MetadataLayout::kSm90_16bit>(); }
+TEST(PruneCompressLane, Sm90Fp16) { check_shapes<Float16, MetadataLayout::kSm90_16bit>(); }
+TEST(PruneCompressLane, Sm80Bf16) { check_shapes<BFloat16, MetadataLayout::kSm80_16bit>(); }
+TEST(PruneCompressLane, Sm80Fp16) { check_shapes<Float16, MetadataLayout::kSm80_16bit>(); }
+
+}  // namespace

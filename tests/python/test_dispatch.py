@@ -1,0 +1,97 @@
+"""The choice of kernel for a GPU, made on fake CUDA tensors: it needs no GPU."""
+
+import json
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from amber_ext import AmberLinear, Pattern, dispatch, dispatch_table, explain, ops
+
+WIN = {
+    "arch": 90,
+    "pattern": "2:4",
+    "dtype": "bfloat16",
+    "min_out_features": 1024,
+    "min_in_features": 2048,
+    "min_tokens": 512,
+    "kernel": "sm90_bf16_a",
+    "speedup": 1.31,
+    "source": "test.json",
+}
+
+
+@pytest.fixture
+def table(monkeypatch, tmp_path):
+    """A table of two classes, on a machine that looks like an H200 with a CUDA build."""
+    larger = {**WIN, "min_out_features": 8192, "min_tokens": 128, "kernel": "sm90_bf16_b"}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"wins": [WIN, larger]}))
+    monkeypatch.setattr(dispatch_table, "TABLE", path)
+    monkeypatch.setattr(ops, "DEVICES", frozenset({"cpu", "cuda"}))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    dispatch_table.measurements.cache_clear()
+    yield
+    dispatch_table.measurements.cache_clear()
+
+
+def decide(tokens, n, k, pattern="2:4", dtype=torch.bfloat16, rescale="none", backend="auto"):
+    with FakeTensorMode():
+        x = torch.empty(2, tokens // 2, k, dtype=dtype, device="cuda")
+        weight = torch.empty(n, k, dtype=dtype, device="cuda")
+        return dispatch.choose_linear(x, weight, Pattern(pattern), rescale, backend)
+
+
+def test_auto_takes_the_sparse_gemm_only_where_it_was_measured_to_win(table):
+    won = decide(512, 1024, 2048)
+    assert (won.backend, won.kernel) == ("cutlass", "sm90_bf16_a")
+    assert "1.31x dense in test.json" in won.reason
+    assert decide(128, 8192, 4096).kernel == "sm90_bf16_b"
+    for decision in (
+        decide(510, 1024, 2048),
+        decide(126, 8192, 4096),
+        decide(512, 512, 2048),
+        decide(512, 1024, 1024),
+        decide(512, 1028, 2048),
+        decide(512, 1024, 2056),
+        decide(512, 1024, 2048, pattern="4:8"),
+        decide(512, 1024, 2048, dtype=torch.float16),
+    ):
+        assert decision.backend == "cuda" and decision.kernel == "masked_dense"
+        assert "no measurement" in decision.reason
+    assert "does not rescale" in decide(512, 1024, 2048, rescale="variance").reason
+
+
+def test_another_arch_is_not_covered(table, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    assert decide(512, 1024, 2048).backend == "cuda"
+
+
+def test_explicit_backends(table):
+    assert decide(4, 64, 64, backend="cutlass").kernel == "sparse_gemm"
+    assert decide(512, 1024, 2048, backend="cutlass").kernel == "sm90_bf16_a"
+    assert decide(512, 1024, 2048, backend="cuda") == dispatch.Decision("cuda", "asked for")
+    assert decide(512, 1024, 2048, backend="reference").backend == "reference"
+
+
+def test_a_build_without_cuda_says_so(table, monkeypatch):
+    monkeypatch.setattr(ops, "DEVICES", frozenset({"cpu"}))
+    decision = decide(512, 1024, 2048)
+    assert decision.backend == "reference" and "has no cuda kernels" in decision.reason
+    for backend in ("cuda", "cutlass"):
+        with pytest.raises(RuntimeError, match=f"backend: '{backend}' cannot run here: .* no cuda kernels"):
+            decide(512, 1024, 2048, backend=backend)
+
+
+def test_explain_quotes_the_measurement(table):
+    layer = AmberLinear.from_linear(
+        torch.nn.Linear(2048, 1024, dtype=torch.bfloat16), "2:4", score="magnitude"
+    )
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(512, 2048, dtype=torch.bfloat16, device="cuda")
+        assert "1.31x dense" in explain(layer, x).reason
+
+
+def test_the_shipped_table_is_well_formed():
+    dispatch_table.measurements.cache_clear()
+    assert all(entry.speedup > 1 for entry in dispatch_table.measurements())
