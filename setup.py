@@ -46,6 +46,7 @@ class CMakeBuild(build_ext):
                 "-DCMAKE_BUILD_TYPE=Release",
                 "-DAMBER_BUILD_OPS=ON",
                 "-DAMBER_BUILD_INTROSPECT=ON",
+                "-DAMBER_BUILD_TESTS=OFF",
                 f"-DAMBER_TORCH_DIR={torch_dir}",
                 f"-DAMBER_TORCH_VERSION={torch_version(torch_dir)}",
                 f"-Dpybind11_DIR={package_dir('pybind11') / 'share' / 'cmake' / 'pybind11'}",

@@ -4,8 +4,9 @@ Backends:
     ``"reference"``: plain PyTorch, on any device.
     ``"cpu"``, ``"cuda"``: the compiled selection kernels, then torch's dense product (masked dense).
     ``"cutlass"``: `linear` alone, 2:4, fp16 and bf16, on CUDA: fused prune and compress, then a sparse GEMM.
-    ``"auto"``: ``"cutlass"`` where `dispatch_table.json` holds a measurement in which it won, else the
-    compiled kernels of x's device, else the reference.
+    ``"auto"``: on CUDA what `dispatch_table.json` says was measured to be fastest for the shape: a sparse
+    GEMM, masked dense, or ``"dense"``, which does not prune because that would only cost time. Without a
+    measurement: the compiled kernels of x's device, else the reference.
 
 An explicit backend runs or raises.
 """
@@ -15,17 +16,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from amber_ext import checks, ops, reference
-from amber_ext.dispatch_table import Measurement, find_win
+from amber_ext.dispatch_table import Measurement, find_measurement
 from amber_ext.pattern import Pattern
 
 BACKENDS = ("auto", "cpu", "cuda", "cutlass", "reference")
 
 # Values of the op's argument `kernel`: prune and dense product, or the build's default sparse GEMM. The
-# names of single sparse GEMMs are allowed too.
+# names of single sparse GEMMs are allowed too. DENSE is the table's word for not pruning.
 MASKED_DENSE = "masked_dense"
 SPARSE_GEMM = "sparse_gemm"
+DENSE = "dense"
+
+OLDEST_CUDA_ARCH = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class Decision:
     kernel: str = MASKED_DENSE
 
 
-def _missing(device: str) -> str | None:
-    """Why there are no compiled kernels for this device type, or None."""
+def _missing(device: torch.device) -> str | None:
+    """Why there are no compiled kernels for this device, or None."""
     if ops.LOAD_ERROR is not None:
         return f"the op library is {ops.LOAD_ERROR}"
-    if device not in ops.DEVICES:
-        return f"the op library has no {device} kernels"
+    if device.type not in ops.DEVICES:
+        return f"the op library has no {device.type} kernels"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST_CUDA_ARCH:
+        return "the CUDA kernels need compute capability 8.0 or newer"
     return None
 
 
@@ -57,7 +64,7 @@ def choose(op: str, x: torch.Tensor, backend: str = "auto") -> Decision:
     if backend == "reference":
         return Decision("reference", "asked for")
     device = x.device.type
-    missing = _missing(device)
+    missing = _missing(x.device)
     if backend == "auto":
         if missing is not None:
             return Decision("reference", missing)
@@ -79,26 +86,30 @@ def choose_linear(
     Raises: as `choose`.
     """
     if backend == "cutlass":
-        missing = "x is on " + x.device.type if x.device.type != "cuda" else _missing("cuda")
+        missing = "x is on " + x.device.type if x.device.type != "cuda" else _missing(x.device)
         if missing is not None:
             raise RuntimeError(f"backend: 'cutlass' cannot run here: {missing}; allowed: 'auto', 'reference'")
-        win = _win(x, weight, pattern)
-        return Decision("cutlass", "asked for", win.kernel if win else SPARSE_GEMM)
+        measured = _measurement(x, weight, pattern)
+        known = measured is not None and measured.kernel not in (MASKED_DENSE, DENSE)
+        return Decision("cutlass", "asked for", measured.kernel if known else SPARSE_GEMM)
     decision = choose("linear", x, backend)
     if backend != "auto" or decision.backend != "cuda":
         return decision
     if rescale != "none":
         return Decision("cuda", "masked dense: the sparse GEMM does not rescale")
-    win = _win(x, weight, pattern)
-    if win is None:
-        return Decision("cuda", "masked dense: no measurement in which the sparse GEMM wins for this shape")
-    return Decision("cutlass", f"measured {win.speedup:.2f}x dense in {win.source}", win.kernel)
+    measured = _measurement(x, weight, pattern)
+    if measured is None:
+        return Decision("cuda", "masked dense: nothing was measured for this shape and GPU")
+    if measured.kernel == DENSE:
+        return Decision(DENSE, f"not pruned: dense was fastest in {measured.source}", DENSE)
+    backend = "cuda" if measured.kernel == MASKED_DENSE else "cutlass"
+    return Decision(backend, f"measured {measured.speedup:.2f}x dense in {measured.source}", measured.kernel)
 
 
-def _win(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Measurement | None:
+def _measurement(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Measurement | None:
     major, minor = torch.cuda.get_device_capability(x.device)
     out_features, in_features = weight.shape
-    return find_win(
+    return find_measurement(
         arch=major * 10 + minor,
         pattern=str(pattern),
         dtype=str(x.dtype).removeprefix("torch."),
@@ -190,7 +201,8 @@ def linear(
         bias: ``[N]`` of x's dtype and device, or None.
 
     Returns:
-        ``[..., N]`` of x's dtype. A backward through it raises.
+        ``[..., N]`` of x's dtype. A backward through it raises. Under ``"auto"`` on a GPU, shapes for
+        which dense was measured to be fastest are not pruned; `explain` tells.
 
     Raises:
         ValueError, TypeError: an argument is not as above. RuntimeError: the backend cannot run.
@@ -202,4 +214,6 @@ def linear(
     if decision.backend == "reference":
         checks.check_scale_values(scale)
         return ops.ForbidBackward.apply(reference.linear, x, weight, bias, pattern, scale, rescale)
+    if decision.backend == DENSE:
+        return F.linear(x, weight, bias)
     return torch.ops.amber.linear(x, weight, bias, scale, pattern.n, pattern.m, rescale, decision.kernel)

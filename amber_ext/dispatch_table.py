@@ -1,4 +1,4 @@
-"""Where the sparse GEMM was measured to win: `dispatch_table.json`, filled from benchmark results."""
+"""What was measured to be fastest where: `dispatch_table.json`, filled from benchmark results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ IN_FEATURES_MULTIPLE = 64
 
 @dataclass(frozen=True)
 class Measurement:
-    """A class of shapes in which a sparse GEMM, compression included, beat torch's dense product.
+    """A class of shapes, and the kernel that was fastest in it, compression included.
 
     Attributes:
         arch: compute capability, major * 10 + minor.
         min_out_features, min_in_features, min_tokens: the smallest N, K and T of the class.
-        kernel: name of the sparse GEMM.
-        speedup: over the dense product, at min_tokens.
+        kernel: name of a sparse GEMM; ``"masked_dense"``; or ``"dense"`` where not pruning at all was
+            fastest.
+        speedup: over torch's dense product, at min_tokens.
         source: the results file in `benchmarks/results`.
     """
 
@@ -39,12 +40,14 @@ class Measurement:
 
 @cache
 def measurements() -> tuple[Measurement, ...]:
-    """The table, largest classes first."""
-    entries = [Measurement(**entry) for entry in json.loads(TABLE.read_text())["wins"]]
-    return tuple(sorted(entries, key=lambda m: (m.min_out_features, m.min_in_features), reverse=True))
+    """The table, narrowest classes first."""
+    entries = [Measurement(**entry) for entry in json.loads(TABLE.read_text())["measurements"]]
+    return tuple(
+        sorted(entries, key=lambda m: (m.min_out_features, m.min_in_features, m.min_tokens), reverse=True)
+    )
 
 
-def find_win(
+def find_measurement(
     *, arch: int, pattern: str, dtype: str, out_features: int, in_features: int, tokens: int
 ) -> Measurement | None:
     """The measurement that covers this product, or None."""

@@ -31,7 +31,7 @@ TEST(GpuCompressor, EqualsCutlassByteForByte) {
       auto x = random_normal<BFloat16>(static_cast<size_t>(rows) * cols, 3);
       for (auto& value : x) value = from_float<BFloat16>(to_float(value) + (to_float(value) < 0 ? -1.0f : 1.0f));
       const DeviceArray<BFloat16> dense(x), pruned(x.size());
-      check(cuda::prune({dense.get(), nullptr, pruned.get(), nullptr, rows, cols, {2, 4}, DType::kBFloat16,
+      check(amber::cuda::prune({dense.get(), nullptr, pruned.get(), nullptr, rows, cols, {2, 4}, DType::kBFloat16,
                          cpu::Rescale::kNone},
                         nullptr));
 
@@ -54,7 +54,7 @@ TEST(GpuCompressor, EqualsCutlassByteForByte) {
 
       const DeviceArray<uint8_t> values(x.size());
       const DeviceArray<uint8_t> metadata(metadata_bytes(MetadataLayout::kSm90_16bit, rows, cols));
-      check(cuda::prune_compress({dense.get(), nullptr, values.get(), metadata.get(), rows, cols, rows, DType::kBFloat16,
+      check(amber::cuda::prune_compress({dense.get(), nullptr, values.get(), metadata.get(), rows, cols, rows, DType::kBFloat16,
                                   MetadataLayout::kSm90_16bit},
                                  nullptr));
       EXPECT_EQ(values.download(), want_values.download());

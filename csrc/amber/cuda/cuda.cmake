@@ -14,7 +14,9 @@ endif()
 
 set(AMBER_CUDA_ARCH_TEXT "none")
 set(AMBER_WITH_CUDA OFF)
-find_program(AMBER_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin)
+# Only where the messages say: CMake would look in system folders too.
+find_program(AMBER_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin
+  NO_CMAKE_SYSTEM_PATH NO_CMAKE_PATH NO_CMAKE_ENVIRONMENT_PATH)
 
 if(AMBER_CUDA STREQUAL "0")
   set(AMBER_CUDA_DECISION "off (AMBER_CUDA=0)")
@@ -63,7 +65,10 @@ function(amber_add_cuda target)
   # The compiler's own report is checked: serialised wgmma or spills fail the build.
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_CURRENT_SOURCE_DIR}/scripts/nvcc_checked.py")
 
-  amber_cuda_objects(amber_cuda_kernels "${CMAKE_CUDA_ARCHITECTURES}"
+  # PTX of the oldest one lets the selection kernels run on architectures that are newer than these.
+  list(GET CMAKE_CUDA_ARCHITECTURES 0 oldest)
+  string(REGEX REPLACE "-.*" "-virtual" oldest "${oldest}")
+  amber_cuda_objects(amber_cuda_kernels "${CMAKE_CUDA_ARCHITECTURES};${oldest}"
     "${sources}/prune.cu;${sources}/prune_compress.cu")
   target_sources(${target} PRIVATE "${sources}/sparse_gemm.cpp" $<TARGET_OBJECTS:amber_cuda_kernels>)
 

@@ -1,0 +1,148 @@
+"""GPU speed of 2:4 linear layers against cuBLAS and cuSPARSELt, in one run. Writes gpu_<name>.json.
+
+Usage: gpu.py OUT_FOLDER [--tokens 64 ... 16384]
+
+Medians of CUDA-event timings on random data; weights and inputs rotate through more memory than L2
+holds. Each row has every spread (10th to 90th percentile), so that ratios can be judged.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import environment
+import torch
+import typer
+from rich.progress import track
+
+import amber_ext
+
+# (name, N, K) of Llama-3.1-8B and Qwen2-7B.
+SHAPES = (
+    ("llama q", 4096, 4096),
+    ("llama gate", 14336, 4096),
+    ("llama down", 4096, 14336),
+    ("qwen2 q", 3584, 3584),
+    ("qwen2 gate", 18944, 3584),
+    ("qwen2 down", 3584, 18944),
+)
+TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+ROTATE_BYTES = 256 << 20
+REPEATS = 20
+DTYPE = torch.bfloat16
+SWEEP = environment.ROOT / "build" / "package" / "tests" / "cpp" / "amber_gpu_benchmark"
+
+
+def event_times(function: Callable[[int], object], copies: int) -> dict[str, float]:
+    """Median, 10th and 90th percentile in ms of function(i), i the copy to use."""
+    for i in range(3):
+        function(i % copies)
+    events = [
+        (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(REPEATS)
+    ]
+    for i, (start, stop) in enumerate(events):
+        start.record()
+        function(i % copies)
+        stop.record()
+    torch.cuda.synchronize()
+    times = sorted(start.elapsed_time(stop) for start, stop in events)
+    return {"median": times[REPEATS // 2], "p10": times[REPEATS // 10], "p90": times[-1 - REPEATS // 10]}
+
+
+def copy_bandwidth() -> float:
+    """GB/s of a large device-to-device copy, bytes read plus bytes written."""
+    source = torch.randint(0, 255, (1 << 30,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / event_times(lambda i: target.copy_(source), 1)["median"] * 1e-6
+
+
+def measure(tokens: int, n: int, k: int) -> dict[str, object]:
+    """Times of one shape: dense, ours, and cuSPARSELt where torch has it."""
+    copies = min(4, max(1, ROTATE_BYTES // (2 * k * min(n, tokens))))
+    xs = [torch.randn(tokens, k, device="cuda", dtype=DTYPE) for _ in range(copies)]
+    weights = [torch.randn(n, k, device="cuda", dtype=DTYPE) / k**0.5 for _ in range(copies)]
+    scale = torch.rand(k, device="cuda") + 0.5
+
+    def ours(backend: str) -> dict[str, float]:
+        return event_times(
+            lambda i: amber_ext.linear(xs[i], weights[i], pattern="2:4", scale=scale, backend=backend), copies
+        )
+
+    times = {
+        "cublas": event_times(lambda i: torch.nn.functional.linear(xs[i], weights[i]), copies),
+        "amber_linear": ours("cutlass"),
+        "amber_masked_dense": ours("cuda"),
+    }
+    try:
+        # cuSPARSELt's sparse operand is the first one: the activations, as with ours.
+        pruned = [amber_ext.nm_prune(x, "2:4", scale) for x in xs]
+        compressed = [torch._cslt_compress(x) for x in pruned]
+        times["cusparselt_compress"] = event_times(lambda i: torch._cslt_compress(pruned[i]), copies)
+        times["cusparselt_gemm"] = event_times(
+            lambda i: torch._cslt_sparse_mm(compressed[i], weights[i].t()), copies
+        )
+    except (RuntimeError, AttributeError) as error:
+        return {"ms": times, "cusparselt": f"not measured: {' '.join(str(error).split())[:200]}"}
+    return {"ms": times, "cusparselt": "measured"}
+
+
+def run_sweep(program: Path) -> list[dict[str, object]]:
+    """Compression and every GEMM on their own, from the torch-free benchmark; empty if it is not built."""
+    if not program.is_file():
+        return []
+    output = subprocess.run([program, "2048", "8192"], capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def device_facts() -> dict[str, str]:
+    """GPU name, driver and clocks as nvidia-smi gives them."""
+    fields = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.draw"
+    output = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"], capture_output=True, text=True
+    ).stdout
+    return dict(
+        zip(fields.split(","), (part.strip() for part in output.split("\n")[0].split(",")), strict=False)
+    )
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="Folder for the results file.")],
+    tokens: Annotated[list[int] | None, typer.Option(help="Tokens T; repeat. [default: 64 to 16384]")] = None,
+    sweep: Annotated[Path, typer.Option(help="The torch-free benchmark.")] = SWEEP,
+) -> None:
+    """Measures every shape at every T."""
+    if not torch.cuda.is_available():
+        raise SystemExit("gpu.py: no GPU that torch can use")
+    rows = []
+    cases = [(name, n, k, t) for name, n, k in SHAPES for t in tokens or TOKENS]
+    for name, n, k, t in track(cases, "Measuring"):
+        rows.append({"shape": name, "n": n, "k": k, "tokens": t, **measure(t, n, k)})
+    device = device_facts()
+    major, minor = torch.cuda.get_device_capability()
+    data = {
+        "environment": environment.describe(),
+        "device": {**device, "arch": major * 10 + minor},
+        "dtype": "bfloat16",
+        "pattern": "2:4",
+        "copy_gb_per_s": copy_bandwidth(),
+        "rows": rows,
+        "sweep": run_sweep(sweep),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"gpu_{device['name'].replace('NVIDIA', '').strip().replace(' ', '_').lower()}.json"
+    path.write_text(json.dumps(data, indent=2) + "\n")
+    print(f"wrote {path}")
+    for row in rows:
+        dense, ours = (row["ms"][name]["median"] for name in ("cublas", "amber_linear"))
+        print(
+            f"{row['shape']:11} T {row['tokens']:6} cuBLAS {dense:8.4f} ms, ours {ours:8.4f} ms, "
+            f"{dense / ours:.2f}x"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,140 @@
+"""Prints the README's tables from the results files, and the plots beside them.
+
+``report.py`` rewrites the blocks of README.md between ``<!-- results: NAME -->`` and ``<!-- end -->``;
+``report.py --check`` fails when one is not what the results files say.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from environment import RESULTS, ROOT
+
+README = ROOT / "README.md"
+NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def perplexity() -> str:
+    data = load("perplexity")
+    patterns = ["2:4", "4:8", "8:16"]
+    by_method: dict[str, dict[str, dict]] = {}
+    for row in data["rows"]:
+        by_method.setdefault(row["method"], {})[row["pattern"]] = row
+    rows = [["dense", "0 %", *[f"{data['dense']:.2f}"] * 3]]
+    for method, found in by_method.items():
+        coverage = next(iter(found.values()))["coverage"]
+        cells = [f"{found[p]['perplexity']:.2f}" if p in found else "" for p in patterns]
+        rows.append([method, f"{coverage:.1%}".replace("%", " %"), *cells])
+    caption = (
+        f"{data['model']}, {data['text']}, first {data['tokens']:,} tokens, windows of {data['window']}, "
+        "every token prefilled (`benchmarks/results/perplexity.json`):"
+    )
+    return caption + "\n\n" + markdown(["method", "coverage", *patterns], rows)
+
+
+def cpu() -> str:
+    data = load("cpu")
+    shape, environment = data["shape"], data["environment"]
+    rows = [
+        [
+            row["pattern"],
+            row["rescale"],
+            f"{row['nm_prune_ms']:.1f} ms",
+            f"{row['prune_speedup']:.0f}×",
+            f"{row['linear_over_dense']:.2f}×",
+        ]
+        for row in data["rows"]
+    ]
+    caption = (
+        f"bf16, X [{shape['T']}, {shape['K']}], W [{shape['N']}, {shape['K']}], {environment['threads']} threads of "
+        f"an {environment['cpu']} ({environment['cpu_capability']}); robust-norm scores of a [4096, 14336] weight "
+        f"take {data['robust_norm_s']:.1f} s (`benchmarks/results/cpu.json`):"
+    )
+    header = [
+        "pattern",
+        "rescale",
+        "`nm_prune`",
+        "faster than the `torch.topk` reference",
+        "`linear` / `F.linear`",
+    ]
+    return caption + "\n\n" + markdown(header, rows)
+
+
+def gpu() -> str:
+    files = sorted(RESULTS.glob("gpu_*.json"))
+    if not files:
+        return NOT_MEASURED
+    parts = []
+    for path in files:
+        data = json.loads(path.read_text())
+        rows = []
+        for row in data["rows"]:
+            ms = {name: time["median"] for name, time in row["ms"].items()}
+            sparselt = (
+                f"{ms['cublas'] / ms['cusparselt_gemm']:.2f}×" if "cusparselt_gemm" in ms else "not measured"
+            )
+            ours = f"{ms['cublas'] / ms['amber_linear']:.2f}×"
+            rows.append([row["shape"], str(row["tokens"]), f"{ms['cublas']:.3f} ms", ours, sparselt])
+        header = ["shape", "T", "cuBLAS", "ours, compress included", "cuSPARSELt, GEMM alone"]
+        caption = (
+            f"{data['device']['name']}, {data['dtype']}, {data['pattern']} (`{path.relative_to(ROOT)}`):"
+        )
+        parts.append(caption + "\n\n" + markdown(header, rows))
+        plot_gpu(data, path.with_suffix(".png"))
+    return "\n\n".join(parts)
+
+
+def plot_gpu(data: dict, path: Path) -> None:
+    """Speed-up over cuBLAS against T, one line a shape."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(xscale="log", xlabel="tokens T", ylabel="speed-up over cuBLAS")
+    for shape in dict.fromkeys(row["shape"] for row in data["rows"]):
+        points = [
+            (row["tokens"], row["ms"]["cublas"]["median"] / row["ms"]["amber_linear"]["median"])
+            for row in data["rows"]
+            if row["shape"] == shape
+        ]
+        axes.plot(*zip(*points, strict=True), marker="o", label=shape)
+    axes.axhline(1, color="black", linewidth=1, linestyle="--")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def render(text: str) -> str:
+    """README text with every block written anew."""
+    blocks = {"perplexity": perplexity, "cpu": cpu, "gpu": gpu}
+
+    def block(match: re.Match) -> str:
+        return f"<!-- results: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- results: (\w+) -->\n.*?<!-- end -->", block, text, flags=re.DOTALL)
+
+
+def main() -> None:
+    text = README.read_text()
+    rendered = render(text)
+    if "--check" in sys.argv[1:]:
+        sys.exit(
+            0
+            if rendered == text
+            else "README.md is not what benchmarks/results says; run benchmarks/report.py"
+        )
+    README.write_text(rendered)
+
+
+if __name__ == "__main__":
+    main()

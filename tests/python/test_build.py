@@ -1,0 +1,109 @@
+"""Building from source: the plain install, the CUDA decision and its errors, the compiler report's check."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+SOURCES = (
+    "CMakeLists.txt",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+    "csrc",
+    "third_party",
+    "amber_ext",
+)
+
+
+@pytest.fixture(scope="module")
+def source_tree(tmp_path_factory):
+    """A copy of the sources without build outputs."""
+    tree = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, tree / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+        else:
+            shutil.copy(path, tree / name)
+    shutil.copytree(REPOSITORY / "scripts", tree / "scripts")
+    return tree
+
+
+def environment_without_nvcc(**variables):
+    """This environment, with every PATH folder that holds an nvcc left out."""
+    folders = [f for f in os.environ["PATH"].split(os.pathsep) if not os.path.exists(os.path.join(f, "nvcc"))]
+    environment = {k: v for k, v in os.environ.items() if k not in ("CUDA_HOME", "CUDA_PATH", "CUDACXX")}
+    tools = os.path.dirname(sys.executable)
+    return {**environment, "PATH": os.pathsep.join([tools, *folders]), **variables}
+
+
+def pip_install(tree, target, **variables):
+    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "-v"]
+    return subprocess.run(
+        [*command, "--target", str(target), str(tree)],
+        capture_output=True,
+        text=True,
+        env=environment_without_nvcc(**variables),
+    )
+
+
+def test_plain_install_without_nvcc(source_tree, tmp_path):
+    target = tmp_path / "site"
+    result = pip_install(source_tree, target)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert "amber_ext: CUDA off (nvcc not found)" in result.stdout
+    assert {"libamber_ops.so", "dispatch_table.json"} <= {p.name for p in (target / "amber_ext").iterdir()}
+    # -S and an explicit path: nothing but the new folder may provide amber_ext.
+    program = (
+        "import json, torch, amber_ext\n"
+        "from amber_ext.info import environment_info\n"
+        "amber_ext.nm_mask(torch.randn(2, 8), '2:4', backend='cpu')\n"
+        "print(json.dumps([amber_ext.__file__, environment_info()]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target)},
+    )
+    assert run.returncode == 0, run.stderr
+    file, info = json.loads(run.stdout)
+    assert file.startswith(str(target))
+    assert info["op_library"] == "loaded" and info["build"]["cuda"] == "off (nvcc not found)"
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [("1", "AMBER_CUDA=1 but nvcc was not found"), ("yes", "AMBER_CUDA is 'yes'; allowed: auto, 0, 1")],
+)
+def test_bad_cuda_decisions_fail(source_tree, tmp_path, value, message):
+    result = pip_install(source_tree, tmp_path / "site", AMBER_CUDA=value)
+    assert result.returncode != 0
+    output = " ".join((result.stdout + result.stderr).split())
+    assert message in output
+
+
+def test_the_compiler_report_is_checked():
+    path = REPOSITORY / "scripts" / "nvcc_checked.py"
+    spec = importlib.util.spec_from_file_location("nvcc_checked", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    clean = (
+        "ptxas info    : Compiling entry function 'kernel_a' for 'sm_90a'\n"
+        "    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n"
+    )
+    assert module.problems(clean) == []
+    spilling = clean.replace("0 bytes spill stores", "8 bytes spill stores")
+    assert module.problems(spilling) == ["8 bytes spilled, at most 0 are allowed: kernel_a"]
+    serialised = (
+        clean + "ptxas info : (C7510) Potential Performance Loss: wgmma.mma_async instructions are ...\n"
+    )
+    assert "C7510" in module.problems(serialised)[0]
