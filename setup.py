@@ -37,6 +37,11 @@ def torch_version(torch_dir: Path) -> str:
 
 class CMakeBuild(build_ext):
     def run(self) -> None:
+        # pip need not have this environment's tools in PATH, and another cmake would build all anew.
+        tools = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        }
         torch_dir = package_dir("torch")
         build_dir = ROOT / "build" / "package"
         lib_dir = (Path(self.build_lib) if not self.inplace else ROOT).resolve()
@@ -54,10 +59,12 @@ class CMakeBuild(build_ext):
                 f"-DCMAKE_INSTALL_PREFIX={lib_dir}",
             ],
             check=True,
+            env=tools,
         )  # fmt: skip
         subprocess.run(
             ["cmake", "--build", str(build_dir), "--target", "install", "--parallel", str(build_jobs())],
             check=True,
+            env=tools,
         )
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from amber_ext import dispatch
+from amber_ext.checks import RESCALES, one_of
 from amber_ext.pattern import Pattern
 from amber_ext.phase import DECODE, current_phase
 from amber_ext.recast import recast
@@ -44,6 +45,8 @@ class AmberLinear(torch.nn.Linear):
             ValueError, TypeError: an argument or the weight is not allowed (see `channel_scale`).
         """
         pattern = Pattern(pattern)
+        one_of("rescale", rescale, RESCALES)
+        one_of("backend", backend, dispatch.BACKENDS)
         if linear.in_features % pattern.m != 0:
             raise ValueError(f"in_features: K = {linear.in_features} is not a multiple of M = {pattern.m}")
         layer = recast(linear, cls)

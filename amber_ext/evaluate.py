@@ -74,10 +74,14 @@ def tokenize(tokenizer: object, text: str, limit: int) -> torch.Tensor:
     """The first ``limit`` token ids of ``text``, ``[<= limit]`` int64, no special tokens added."""
     if limit < 2:
         raise ValueError(f"tokens: {limit} is not allowed; at least 2 are needed")
-    # A token is at least one character of text, almost always several; 16 is a safe bound that
-    # keeps long files cheap.
-    ids = tokenizer(text[: limit * 16], return_tensors="pt", add_special_tokens=False).input_ids[0]
-    return ids[:limit]
+    # Long files stay cheap: take as much text as it needs, and one token more, whose end the cut may
+    # have changed.
+    size = limit * 8
+    while True:
+        ids = tokenizer(text[:size], return_tensors="pt", add_special_tokens=False).input_ids[0]
+        if len(ids) > limit or size >= len(text):
+            return ids[:limit]
+        size *= 4
 
 
 def greedy_answer(model: torch.nn.Module, tokenizer: object, prompt: str, max_new_tokens: int = 48) -> str:

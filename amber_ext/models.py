@@ -47,7 +47,7 @@ def load_model(name: str) -> LoadedModel:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, **model_options)
-    except (OSError, ValueError, KeyError) as error:
+    except (ImportError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"model: {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
     return LoadedModel(model.eval(), tokenizer)
 

@@ -27,7 +27,7 @@ def plot_sensitivity(measured: Sequence[LayerSensitivity], pattern: str, path: s
     axes.set_xlabel("decoder layer")
     axes.set_ylabel("relative output error $e_q$")
     axes.set_title(f"Sensitivity to {pattern} pruning of the input")
-    axes.legend(ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=7, frameon=False)
     figure.savefig(path, dpi=150)
 
 
@@ -46,5 +46,5 @@ def plot_perplexity(rows: Sequence[dict[str, object]], dense: float, path: str |
     axes.set_xticks(range(len(patterns)), patterns)
     axes.set_xlabel("pattern")
     axes.set_ylabel("perplexity (lower is better)")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=150)

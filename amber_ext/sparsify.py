@@ -110,7 +110,8 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
 
 def densify_(model: torch.nn.Module) -> None:
     """Undoes `sparsify_`, in place. A dense model stays as it is."""
-    _replace(model, {name: dense_version(module) for name, module in model.named_modules() if name})
+    modules = dict(model.named_modules(remove_duplicate=False))
+    _replace(model, {name: dense_version(module) for name, module in modules.items() if name})
     remove_phase_hooks(model)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -16,10 +17,10 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def describe() -> dict[str, object]:
-    """Versions, processor and git commit."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
+    """Versions, processor and git commit (AMBER_COMMIT where the tree is a copy without git)."""
+    git = ["git", "describe", "--always", "--dirty"]
+    described = subprocess.run(git, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = described or os.environ.get("AMBER_COMMIT", "unknown")
     info = environment_info()
     return {
         "commit": commit,

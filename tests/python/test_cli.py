@@ -100,6 +100,19 @@ def test_perplexity_by_hand(tiny_model_folder, text_file):
     assert perplexity(loaded.model, ids, 100) == pytest.approx(math.exp(sum(losses) / 148), rel=1e-3)
 
 
+def test_tokenize_takes_exactly_what_is_asked(tiny_model_folder):
+    from amber_ext.evaluate import tokenize
+    from amber_ext.models import load_model
+
+    tokenizer = load_model(str(tiny_model_folder)).tokenizer
+    # Words that are far apart: the first slices of the text hold too few tokens.
+    text = (" " * 100).join("abcdefghij" * 5)
+    every = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids[0]
+    assert len(every) == 50
+    for limit in (2, 7, 49, 50, 60):
+        assert tokenize(tokenizer, text, limit).tolist() == every[:limit].tolist()
+
+
 def test_sensitivity_and_plan(run, tiny_model_folder, text_file, tmp_path):
     options = ["--text", text_file, "--tokens", 128, "--window", 64]
     plot = tmp_path / "sensitivity.png"

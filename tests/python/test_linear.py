@@ -104,6 +104,10 @@ def test_layer_refuses(dense):
         AmberLinear.from_linear(dense, "7:30")
     with pytest.raises(ValueError, match="score: 'l2' is not known"):
         AmberLinear.from_linear(dense, "2:4", score="l2")
+    with pytest.raises(ValueError, match="rescale: 'x' is not known"):
+        AmberLinear.from_linear(dense, "2:4", rescale="x")
+    with pytest.raises(ValueError, match="backend: 'x' is not known"):
+        AmberLinear.from_linear(dense, "2:4", backend="x")
 
 
 def test_explain(dense):
