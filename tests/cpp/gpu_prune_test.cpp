@@ -58,6 +58,21 @@ TEST(GpuPrune, Float32) { AMBER_NEEDS_GPU(); check_patterns<float>(); }
 TEST(GpuPrune, Float16) { AMBER_NEEDS_GPU(); check_patterns<Float16>(); }
 TEST(GpuPrune, BFloat16) { AMBER_NEEDS_GPU(); check_patterns<BFloat16>(); }
 
+TEST(GpuPrune, MisalignedPointers) {
+  AMBER_NEEDS_GPU();
+  const int64_t rows = 3, cols = 64;
+  const auto x = random_awkward<BFloat16>(rows * cols + 1, 4);
+  std::vector<uint8_t> want(rows * cols);
+  cpu::prune_rows({x.data() + 1, nullptr, nullptr, want.data(), rows, cols, {2, 4}, DType::kBFloat16, cpu::Rescale::kNone},
+                  0, rows);
+  const DeviceArray<BFloat16> device_x(x);
+  const DeviceArray<uint8_t> mask(want.size());
+  check(cuda::prune({device_x.get() + 1, nullptr, nullptr, mask.get(), rows, cols, {2, 4}, DType::kBFloat16,
+                     cpu::Rescale::kNone},
+                    nullptr));
+  EXPECT_EQ(mask.download(), want);
+}
+
 TEST(GpuPrune, EmptyLaunchesNothing) {
   AMBER_NEEDS_GPU();
   EXPECT_EQ(cuda::prune({nullptr, nullptr, nullptr, nullptr, 0, 64, {2, 4}, DType::kFloat16, cpu::Rescale::kNone}, nullptr),

@@ -113,6 +113,16 @@ def test_chunked_prefill_is_dense_unless_told(pruned, calls):
     assert steps(calls) == [("sparse", 4), ("dense", 3), ("sparse", 3)]
 
 
+def test_continuous_batching_is_dense(pruned, calls):
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(max_new_tokens=3, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    outputs = pruned.generate_batch(inputs=[[5, 6, 7], [8, 9, 10, 11]], generation_config=config)
+    assert sorted(len(output.generated_tokens) for output in outputs.values()) == [3, 3]
+    # One call packs both prompts, later ones both next tokens: no length tells them apart.
+    assert steps(calls) == [("dense", 7), ("dense", 2), ("dense", 2)]
+
+
 def test_cache_given_by_position(pruned, calls):
     cache = pruned(PROMPT[:, :4], use_cache=True).past_key_values
     pruned(PROMPT[:, 4:6], None, None, cache)

@@ -54,7 +54,7 @@ else()
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   set(AMBER_WITH_CUDA ON)
-  set(AMBER_CUDA_DECISION "on (nvcc ${CMAKE_CUDA_COMPILER_VERSION})")
+  set(AMBER_CUDA_DECISION "on (nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${AMBER_NVCC})")
   list(JOIN _archs " " AMBER_CUDA_ARCH_TEXT)
 endif()
 

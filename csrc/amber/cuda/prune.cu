@@ -11,38 +11,65 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 1 << 16;
 
+// Loads and stores of a whole group take 16 bytes at a time, or all of a smaller group.
 template <typename T, int M>
-__device__ __forceinline__ uint32_t select_fixed(const T* x, const float* scale, int n) {
-  uint32_t key[M];
-#pragma unroll
-  for (int i = 0; i < M; ++i) key[i] = score_key(widen(x[i]), scale ? scale[i] : 1.0f);
-  return survivors<M>(key, n);
+struct alignas(M * sizeof(T) < 16 ? M * sizeof(T) : 16) Group {
+  T element[M];
+};
+
+template <typename T, int M>
+__device__ __forceinline__ Group<T, M> load_group(const T* from) {
+  return *reinterpret_cast<const Group<T, M>*>(from);
 }
 
-// M known at compile time for the common patterns, 0 for any other.
 template <typename T, int M>
-__device__ __forceinline__ uint32_t select_group(const T* x, const float* scale, Pattern pattern) {
-  if constexpr (M > 0) {
-    return select_fixed<T, M>(x, scale, pattern.n);
-  } else {
-    uint32_t key[kMaxM];
-    for (int i = 0; i < pattern.m; ++i) key[i] = score_key(widen(x[i]), scale ? scale[i] : 1.0f);
-    return survivors(key, pattern.n, pattern.m);
-  }
+__device__ __forceinline__ void store_group(T* to, const Group<T, M>& group) {
+  *reinterpret_cast<Group<T, M>*>(to) = group;
 }
 
-// One thread takes one group at a time.
+// One thread takes one group at a time. Pointers are 16-byte aligned.
 template <typename T, int M>
 __global__ void __launch_bounds__(kThreads)
     prune_groups(const T* x, const float* scale, T* pruned, uint8_t* mask, int64_t groups,
                  int64_t groups_per_row, Pattern pattern) {
-  const int m = M > 0 ? M : pattern.m;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t g = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; g < groups; g += stride) {
+    const Group<T, M> group = load_group<T, M>(x + g * M);
+    Group<float, M> c;
+#pragma unroll
+    for (int i = 0; i < M; ++i) c.element[i] = 1.0f;
+    if (scale) c = load_group<float, M>(scale + g % groups_per_row * M);
+
+    uint32_t key[M];
+#pragma unroll
+    for (int i = 0; i < M; ++i) key[i] = score_key(widen(group.element[i]), c.element[i]);
+    const uint32_t keep = survivors<M>(key, pattern.n);
+
+    Group<T, M> kept;
+    Group<uint8_t, M> flags;
+#pragma unroll
+    for (int i = 0; i < M; ++i) {
+      flags.element[i] = (keep >> i) & 1u;
+      kept.element[i] = flags.element[i] ? group.element[i] : T{};
+    }
+    if (pruned) store_group<T, M>(pruned + g * M, kept);
+    if (mask) store_group<uint8_t, M>(mask + g * M, flags);
+  }
+}
+
+// Any M, any alignment.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    prune_groups_of_any_size(const T* x, const float* scale, T* pruned, uint8_t* mask, int64_t groups,
+                             int64_t groups_per_row, Pattern pattern) {
+  const int m = pattern.m;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t g = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; g < groups; g += stride) {
     const T* group = x + g * m;
-    const float* c = scale ? scale + (g % groups_per_row) * m : nullptr;
-    const uint32_t keep = select_group<T, M>(group, c, pattern);
-#pragma unroll
+    const float* c = scale ? scale + g % groups_per_row * m : nullptr;
+    uint32_t key[kMaxM];
+    for (int i = 0; i < m; ++i) key[i] = score_key(widen(group[i]), c ? c[i] : 1.0f);
+    const uint32_t keep = survivors(key, pattern.n, m);
     for (int i = 0; i < m; ++i) {
       const bool kept = (keep >> i) & 1u;
       if (mask) mask[g * m + i] = kept;
@@ -98,35 +125,32 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-template <typename T, int M>
-void launch_groups(const cpu::PruneArgs& args, cudaStream_t stream) {
-  const int64_t groups_per_row = args.cols / args.pattern.m;
-  const int64_t groups = args.rows * groups_per_row;
-  const auto blocks =
-      static_cast<unsigned>(std::min<int64_t>(kMaxBlocks, (groups + kThreads - 1) / kThreads));
-  prune_groups<T, M><<<blocks, kThreads, 0, stream>>>(
-      static_cast<const T*>(args.x), args.scale, static_cast<T*>(args.pruned), args.mask, groups,
-      groups_per_row, args.pattern);
+bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+template <typename T>
+using GroupsKernel = void (*)(const T*, const float*, T*, uint8_t*, int64_t, int64_t, Pattern);
+
+template <typename T>
+GroupsKernel<T> groups_kernel(const cpu::PruneArgs& args) {
+  if (aligned(args.x) && aligned(args.scale) && aligned(args.pruned) && aligned(args.mask)) {
+    if (args.pattern.m == 4) return prune_groups<T, 4>;
+    if (args.pattern.m == 8) return prune_groups<T, 8>;
+    if (args.pattern.m == 16) return prune_groups<T, 16>;
+  }
+  return prune_groups_of_any_size<T>;
 }
 
 template <typename T>
 cudaError_t prune_dtype(const cpu::PruneArgs& args, cudaStream_t stream) {
-  switch (args.pattern.m) {
-    case 4:
-      launch_groups<T, 4>(args, stream);
-      break;
-    case 8:
-      launch_groups<T, 8>(args, stream);
-      break;
-    case 16:
-      launch_groups<T, 16>(args, stream);
-      break;
-    default:
-      launch_groups<T, 0>(args, stream);
-  }
+  const int64_t groups_per_row = args.cols / args.pattern.m;
+  const int64_t groups = args.rows * groups_per_row;
+  const int64_t blocks = std::min<int64_t>(kMaxBlocks, (groups + kThreads - 1) / kThreads);
+  groups_kernel<T>(args)<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
+      static_cast<const T*>(args.x), args.scale, static_cast<T*>(args.pruned), args.mask, groups,
+      groups_per_row, args.pattern);
   if (args.pruned && args.rescale == cpu::Rescale::kVariance) {
-    const auto blocks = static_cast<unsigned>(std::min<int64_t>(kMaxBlocks, args.rows));
-    rescale_rows<T><<<blocks, kThreads, 0, stream>>>(
+    const int64_t row_blocks = std::min<int64_t>(kMaxBlocks, args.rows);
+    rescale_rows<T><<<static_cast<unsigned>(row_blocks), kThreads, 0, stream>>>(
         static_cast<const T*>(args.x), static_cast<T*>(args.pruned), args.rows, args.cols);
   }
   return cudaGetLastError();
