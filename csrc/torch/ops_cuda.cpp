@@ -44,12 +44,20 @@ void check_device(const char* name, const Tensor& tensor, const Tensor& x) {
         ": it must be on x's device, cuda:", x.get_device_index());
 }
 
+bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+// Contiguous and 16-byte aligned, as the kernels read it.
+Tensor kernel_input(const Tensor& tensor) {
+  const Tensor contiguous = torch::stable::contiguous(tensor);
+  return aligned(contiguous.const_data_ptr()) ? contiguous : torch::stable::clone(contiguous);
+}
+
 // The values of a CUDA scale are not read here: that would synchronise.
 std::optional<Tensor> checked_scale(const std::optional<Tensor>& scale, const Tensor& x, int64_t cols) {
   if (!scale) return std::nullopt;
   check_scale_shape(*scale, cols);
   check_device("scale", *scale, x);
-  return torch::stable::contiguous(*scale);
+  return kernel_input(*scale);
 }
 
 const float* scale_pointer(const std::optional<Tensor>& scale) {
@@ -68,8 +76,6 @@ void run_prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern patt
                          current_stream(x)),
              "prune");
 }
-
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 const cuda::SparseGemmKernel& sparse_gemm_named(const std::string& name, const Tensor& x) {
   const int arch = device_arch(x);
@@ -172,9 +178,7 @@ Tensor linear_cuda(Tensor x, Tensor weight, std::optional<Tensor> bias, std::opt
   std::vector<int64_t> sizes = sizes_of(x);
   sizes.back() = weight.size(0);
   if (x.numel() == 0 || weight.size(0) == 0) return dense_linear(x, weight, bias);
-  Tensor input = torch::stable::contiguous(x);
-  if (!aligned(input.const_data_ptr())) input = torch::stable::clone(input);
-  const Tensor tokens = torch::stable::view(input, {x.numel() / cols, cols});
+  const Tensor tokens = torch::stable::view(kernel_input(x), {x.numel() / cols, cols});
   return torch::stable::view(
       sparse_linear(tokens, weight, bias, contiguous_scale, sparse_gemm), sizes);
 }

@@ -35,6 +35,16 @@ AMBER_HOST_DEVICE Words4 load_streaming(const void* from) {
   return words;
 }
 
+// The scale is read by every row: on a GPU, through the read-only cache.
+AMBER_HOST_DEVICE void load_4_floats(const float* from, float* to) {
+#if defined(__CUDA_ARCH__)
+  const float4 four = __ldg(reinterpret_cast<const float4*>(from));
+  to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+#else
+  std::memcpy(to, from, 4 * sizeof(float));
+#endif
+}
+
 AMBER_HOST_DEVICE void store_16_bytes(void* to, const Words4& words) {
 #if defined(__CUDA_ARCH__)
   *static_cast<uint4*>(to) = make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]);
@@ -100,7 +110,11 @@ AMBER_HOST_DEVICE void prune_compress_lane(const PruneCompressArgs& args, int64_
 
   float scale[16];
   AMBER_UNROLL
-  for (int i = 0; i < 16; ++i) scale[i] = args.scale && inside ? args.scale[k + i] : 1.0f;
+  for (int i = 0; i < 16; ++i) scale[i] = 1.0f;
+  if (args.scale && inside) {
+    AMBER_UNROLL
+    for (int i = 0; i < 16; i += 4) load_4_floats(args.scale + k + i, scale + i);
+  }
 
   const auto* x = static_cast<const uint16_t*>(args.x);
   auto* out = static_cast<uint16_t*>(args.values);
