@@ -67,11 +67,11 @@ def sensitivity(
     Args:
         model: dense or sparsified; it is not changed.
         batches: token ids, each ``[B, T]`` int64, on the model's device.
-        config: pattern, score, rescale and backend to measure with.
+        config: pattern, score and rescale to measure with.
         progress: show a progress bar over the batches.
 
     Raises:
-        ValueError: no linear layers, or no batches.
+        ValueError: no linear layers, no batches, or a weight with NaN or Inf.
     """
     batches = list(batches)
     if not batches:
@@ -80,15 +80,12 @@ def sensitivity(
     measured = [s for s in find_linears(model) if s.obstacle is None and s.in_features % m == 0]
     errors = {site.name: _Errors() for site in measured}
     handles = []
-    for module_name in dict.fromkeys(site.module_name for site in measured):
-        sites = [site for site in measured if site.module_name == module_name]
-        module = model.get_submodule(module_name)
-        if is_fused_experts(module):
-            hook = _experts_hook(module, sites, errors, config)
-        else:
-            hook = _linear_hook(module, sites[0], errors, config)
-        handles.append(module.register_forward_hook(hook))
     try:
+        for module_name in dict.fromkeys(site.module_name for site in measured):
+            sites = [site for site in measured if site.module_name == module_name]
+            module = model.get_submodule(module_name)
+            make_hook = _experts_hook if is_fused_experts(module) else _linear_hook
+            handles.append(module.register_forward_hook(make_hook(module, sites, errors, config)))
         with torch.inference_mode(), decode():
             for batch in progress_bar(batches, "Measuring sensitivity", progress):
                 model(batch)
@@ -101,13 +98,16 @@ def sensitivity(
     ]
 
 
-def _linear_hook(module: torch.nn.Linear, site: LinearSite, errors: dict[str, _Errors], config: AmberConfig):
+def _linear_hook(
+    module: torch.nn.Linear, sites: list[LinearSite], errors: dict[str, _Errors], config: AmberConfig
+):
+    (site,) = sites
     scale = None
     if (score := score_for(site, config)) != "magnitude":
         scale = channel_scale(module.weight, score)
 
     def hook(module: torch.nn.Linear, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        pruned = nm_prune(args[0], config.pattern, scale, config.rescale, config.backend)
+        pruned = nm_prune(args[0], config.pattern, scale, config.rescale)
         errors[site.name].add(output, F.linear(pruned, module.weight, module.bias))
 
     return hook
@@ -118,7 +118,7 @@ def _experts_hook(
 ):
     every = frozenset(site.projection for site in sites)
     experts: AmberExperts = prune_experts(
-        dense_version(module), config.pattern, config.rescale, config.backend, every
+        dense_version(module), config.pattern, config.rescale, "auto", every
     )
 
     def hook(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:

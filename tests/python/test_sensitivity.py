@@ -52,6 +52,15 @@ def test_no_batches(tiny_llama):
         sensitivity(tiny_llama, [], AmberConfig())
 
 
+def test_an_error_leaves_no_hooks(tiny_llama):
+    hooks = {n: len(m._forward_hooks) for n, m in tiny_llama.named_modules()}
+    with torch.no_grad():
+        tiny_llama.model.layers[3].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="NaN or Inf"):
+        sensitivity(tiny_llama, BATCHES[:1], AmberConfig())
+    assert {n: len(m._forward_hooks) for n, m in tiny_llama.named_modules()} == hooks
+
+
 def fake_sensitivity():
     """Layer 2 is the most sensitive, then 0, 3, 1."""
     rank = {2: 0.9, 0: 0.7, 3: 0.5, 1: 0.3}
