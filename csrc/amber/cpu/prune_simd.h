@@ -22,7 +22,7 @@ typedef int32_t VecI __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t VecU16 __attribute__((vector_size(2 * kLanes)));
 typedef int16_t VecI16 __attribute__((vector_size(2 * kLanes)));
 typedef int8_t VecI8 __attribute__((vector_size(kLanes)));
-typedef double VecD __attribute__((vector_size(8 * kLanes)));
+typedef double VecD __attribute__((vector_size(4 * kLanes)));  // half as many lanes
 
 template <typename To, typename From>
 inline To load(const From* from) {
@@ -142,29 +142,50 @@ struct Step {
   }
 };
 
+// The lower and the upper half of the lanes in fp64. GCC's generic conversion goes lane by lane.
+inline VecD lower_double(VecF v) {
+#if AMBER_LANES == 16
+  return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, v, 0));
+#else
+  return _mm256_cvtps_pd(_mm256_castps256_ps128(v));
+#endif
+}
+
+inline VecD upper_double(VecF v) {
+#if AMBER_LANES == 16
+  return _mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, v, 1));
+#else
+  return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+#endif
+}
+
 inline double total(VecD v) {
   double sum = 0.0;
-  for (int lane = 0; lane < kLanes; ++lane) sum += v[lane];
+  for (int lane = 0; lane < kLanes / 2; ++lane) sum += v[lane];
   return sum;
 }
 
 template <typename T>
 inline double vector_variance(const T* row, int64_t cols) {
-  VecD sums = {};
+  VecD lower = {}, upper = {};
   int64_t k = 0;
   for (; k + kLanes <= cols; k += kLanes) {
-    sums += __builtin_convertvector(load_float(row + k), VecD);
+    const VecF x = load_float(row + k);
+    lower += lower_double(x);
+    upper += upper_double(x);
   }
-  double sum = total(sums);
+  double sum = total(lower + upper);
   for (; k < cols; ++k) sum += to_float(row[k]);
   const double mean = sum / static_cast<double>(cols);
 
-  VecD square_sums = {};
+  lower = upper = VecD{};
   for (k = 0; k + kLanes <= cols; k += kLanes) {
-    const VecD centred = __builtin_convertvector(load_float(row + k), VecD) - mean;
-    square_sums += centred * centred;
+    const VecF x = load_float(row + k);
+    const VecD low = lower_double(x) - mean, high = upper_double(x) - mean;
+    lower += low * low;
+    upper += high * high;
   }
-  double squares = total(square_sums);
+  double squares = total(lower + upper);
   for (; k < cols; ++k) squares += (to_float(row[k]) - mean) * (to_float(row[k]) - mean);
   return squares / static_cast<double>(cols);
 }
