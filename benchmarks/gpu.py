@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -90,11 +90,12 @@ def measure(tokens: int, n: int, k: int) -> dict[str, object]:
     return {"ms": times, "cusparselt": "measured"}
 
 
-def run_sweep(program: Path) -> list[dict[str, object]]:
+def run_sweep(program: Path, tokens: Sequence[int]) -> list[dict[str, object]]:
     """Compression and every GEMM on their own, from the torch-free benchmark; empty if it is not built."""
     if not program.is_file():
         return []
-    output = subprocess.run([program, "2048", "8192"], capture_output=True, text=True, check=True).stdout
+    command = [str(program), *map(str, tokens)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 
 
@@ -130,7 +131,7 @@ def main(
         "pattern": "2:4",
         "copy_gb_per_s": copy_bandwidth(),
         "rows": rows,
-        "sweep": run_sweep(sweep),
+        "sweep": run_sweep(sweep, tokens or TOKENS),
     }
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"gpu_{device['name'].replace('NVIDIA', '').strip().replace(' ', '_').lower()}.json"
