@@ -5,6 +5,7 @@
 #if defined(AMBER_WITH_SM90)
 #define AMBER_SPARSE_GEMMS_SM90(KERNEL)           \
   KERNEL(sm90_bf16_128x256x128_2x1_cooperative)   \
+  KERNEL(sm90_bf16_128x256x128_1x2_cooperative)   \
   KERNEL(sm90_bf16_256x128x128_2x1_cooperative)   \
   KERNEL(sm90_bf16_128x128x128_2x1_cooperative)   \
   KERNEL(sm90_bf16_128x128x128_2x1_pingpong)      \
