@@ -10,8 +10,6 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("AMBER_DATA", REPOSITORY.parent / "shared" / "data"))
 
-torch.set_grad_enabled(True)
-
 
 def tiny_llama_config(**fields):
     from transformers import LlamaConfig
