@@ -7,7 +7,7 @@ from amber_ext.scoring import DEAD_CHANNEL_SCALE, exact_quantiles
 
 
 def robust_norm_by_definition(weight):
-    """DESIGN's formula in numpy fp64, sigma and all."""
+    """The formula in numpy fp64, sigma and all."""
     w = weight.double().numpy()
     low, high = np.quantile(w, 0.005), np.quantile(w, 0.995)
     inside = w[(w >= low) & (w <= high)]
