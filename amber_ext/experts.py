@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -65,9 +67,17 @@ class AmberExperts:
             output.index_add_(0, token, y.to(output.dtype))
         return output
 
+    @classmethod
+    def _dense_class(cls) -> type:
+        return cls.__mro__[2]  # after the made class and AmberExperts
+
+    def __reduce__(self):
+        # The class is made at run time, so pickle cannot find it by name.
+        return _unpickle, (self._dense_class(), self.__dict__)
+
     def to_dense(self) -> torch.nn.Module:
         """The experts module that this was made from, over the same parameters."""
-        dense = recast(self, type(self).__mro__[2])
+        dense = recast(self, self._dense_class())
         for name in ("pattern", "rescale", "backend", "pruned_projections"):
             del dense.__dict__[name]
         return dense
@@ -107,7 +117,18 @@ def prune_experts(
     module: torch.nn.Module, pattern: Pattern, rescale: str, backend: str, projections: frozenset[str]
 ) -> torch.nn.Module:
     """A pruned experts module over the same parameters; ``module`` stays as it was."""
-    dense_class = type(module)
-    new = recast(module, type(f"Amber{dense_class.__name__}", (AmberExperts, dense_class), {}))
+    new = recast(module, _pruned_class(type(module)))
     new.pattern, new.rescale, new.backend, new.pruned_projections = pattern, rescale, backend, projections
     return new
+
+
+@functools.cache
+def _pruned_class(dense_class: type) -> type:
+    return type(f"Amber{dense_class.__name__}", (AmberExperts, dense_class), {})
+
+
+def _unpickle(dense_class: type, state: dict[str, object]) -> torch.nn.Module:
+    cls = _pruned_class(dense_class)
+    module = cls.__new__(cls)
+    module.__dict__.update(state)
+    return module

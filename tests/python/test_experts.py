@@ -1,4 +1,5 @@
 import copy
+import io
 
 import pytest
 import torch
@@ -66,6 +67,22 @@ def test_keeping_everything_is_the_dense_model(tiny_qwen3_moe):
         assert not torch.allclose(tiny_qwen3_moe(tokens).logits, dense, atol=1e-3)
         densify_(tiny_qwen3_moe)
         assert torch.equal(tiny_qwen3_moe(tokens).logits, dense)
+
+
+def test_a_pruned_model_is_saved_whole_and_copied(tiny_qwen3_moe):
+    tokens = torch.randint(3, 97, (2, 9))
+    sparsify_(tiny_qwen3_moe, AmberConfig())
+    buffer = io.BytesIO()
+    torch.save(tiny_qwen3_moe, buffer)
+    buffer.seek(0)
+    loaded = torch.load(buffer, weights_only=False)
+    with torch.inference_mode():
+        want = tiny_qwen3_moe(tokens).logits
+        for model in (loaded, copy.deepcopy(tiny_qwen3_moe)):
+            assert torch.equal(model(tokens).logits, want)
+            experts = model.model.layers[0].mlp.experts
+            assert isinstance(experts, AmberExperts)
+            assert experts.down_proj is not tiny_qwen3_moe.model.layers[0].mlp.experts.down_proj
 
 
 def test_skips_apply_to_experts(tiny_qwen3_moe):
