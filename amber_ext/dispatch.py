@@ -99,7 +99,7 @@ def choose_linear(
         return Decision("cuda", "masked dense: the sparse GEMM does not rescale")
     measured = _measurement(x, weight, pattern)
     if measured is None:
-        return Decision("cuda", "masked dense: nothing was measured for this shape and GPU")
+        return Decision("cuda", "masked dense: nothing was measured for this shape, GPU and build")
     if measured.kernel == DENSE:
         return Decision(DENSE, f"not pruned: dense was fastest in {measured.source}", DENSE)
     backend = "cuda" if measured.kernel == MASKED_DENSE else "cutlass"
@@ -107,9 +107,10 @@ def choose_linear(
 
 
 def _measurement(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Measurement | None:
+    """What was measured for this product, if this build can run it."""
     major, minor = torch.cuda.get_device_capability(x.device)
     out_features, in_features = weight.shape
-    return find_measurement(
+    measured = find_measurement(
         arch=major * 10 + minor,
         pattern=str(pattern),
         dtype=str(x.dtype).removeprefix("torch."),
@@ -117,6 +118,9 @@ def _measurement(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Mea
         in_features=in_features,
         tokens=x.numel() // in_features if in_features else 0,
     )
+    if measured is None or measured.kernel in (MASKED_DENSE, DENSE) or ops.SPARSE_GEMMS is None:
+        return measured
+    return measured if measured.kernel in ops.SPARSE_GEMMS else None
 
 
 def _checked(x: torch.Tensor, pattern: str | Pattern, scale: torch.Tensor | None) -> Pattern:

@@ -6,6 +6,7 @@ themselves. Users call the functions of `amber_ext.dispatch` instead.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -40,6 +41,19 @@ if LOAD_ERROR is None:
         for key in ("CPU", "CUDA")
         if torch._C._dispatch_has_kernel_for_dispatch_key("amber::linear", key)
     )
+
+
+def _sparse_gemms() -> frozenset[str] | None:
+    if importlib.util.find_spec("amber_ext._introspect") is None:
+        return None
+    from amber_ext import _introspect
+
+    names = (kernel["name"] for kernel in _introspect.kernel_catalogue())
+    return frozenset(name.removeprefix("sparse_gemm ") for name in names if name.startswith("sparse_gemm "))
+
+
+# Names of the sparse GEMMs of this build; None when the introspection module is not there to tell.
+SPARSE_GEMMS: frozenset[str] | None = _sparse_gemms()
 
 
 def _forbid_backward(ctx: object, *grads: torch.Tensor) -> None:

@@ -30,6 +30,7 @@ def table(monkeypatch, tmp_path):
     path.write_text(json.dumps({"measurements": [WIN, larger, slow]}))
     monkeypatch.setattr(dispatch_table, "TABLE", path)
     monkeypatch.setattr(ops, "DEVICES", frozenset({"cpu", "cuda"}))
+    monkeypatch.setattr(ops, "SPARSE_GEMMS", frozenset({"sm90_bf16_a", "sm90_bf16_b"}))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
     dispatch_table.measurements.cache_clear()
     yield
@@ -67,6 +68,16 @@ def test_auto_takes_the_sparse_gemm_only_where_it_was_measured_to_win(table):
 def test_another_arch_is_not_covered(table, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     assert decide(512, 1024, 2048).backend == "cuda"
+
+
+def test_a_measured_kernel_that_was_not_built_is_not_taken(table, monkeypatch):
+    monkeypatch.setattr(ops, "SPARSE_GEMMS", frozenset({"sm90_bf16_b"}))
+    assert decide(512, 1024, 2048) == dispatch.Decision(
+        "cuda", "masked dense: nothing was measured for this shape, GPU and build"
+    )
+    assert decide(512, 1024, 2048, backend="cutlass").kernel == "sparse_gemm"
+    monkeypatch.setattr(ops, "SPARSE_GEMMS", None)
+    assert decide(512, 1024, 2048).kernel == "sm90_bf16_a"
 
 
 def test_explicit_backends(table):
