@@ -85,7 +85,7 @@ const char* isa_name(Isa isa) {
   return "unknown";
 }
 
-void prune_rows_with(Isa isa, const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+void prune_rows_with([[maybe_unused]] Isa isa, const PruneArgs& args, int64_t row_begin, int64_t row_end) {
 #if defined(AMBER_X86)
   if (isa == Isa::kAvx512 && prune_rows_avx512(args, row_begin, row_end)) return;
   if (isa == Isa::kAvx2 && prune_rows_avx2(args, row_begin, row_end)) return;
