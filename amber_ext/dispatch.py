@@ -53,6 +53,13 @@ def _missing(device: torch.device) -> str | None:
     return None
 
 
+def _require(backend: str, device_type: str, x: torch.Tensor) -> None:
+    """Raises RuntimeError unless x is on that device type and has compiled kernels there."""
+    missing = _missing(x.device) if x.device.type == device_type else f"x is on {x.device.type}"
+    if missing is not None:
+        raise RuntimeError(f"backend: {backend!r} cannot run here: {missing}; allowed: 'auto', 'reference'")
+
+
 def choose(op: str, x: torch.Tensor, backend: str = "auto") -> Decision:
     """The backend of ``"nm_mask"`` and ``"nm_prune"``, and of `linear` when no sparse GEMM runs.
 
@@ -63,18 +70,14 @@ def choose(op: str, x: torch.Tensor, backend: str = "auto") -> Decision:
     checks.one_of("backend", backend, BACKENDS)
     if backend == "reference":
         return Decision("reference", "asked for")
-    device = x.device.type
-    missing = _missing(x.device)
     if backend == "auto":
+        missing = _missing(x.device)
         if missing is not None:
             return Decision("reference", missing)
-        return Decision(device, f"the compiled {device} kernels")
+        return Decision(x.device.type, f"the compiled {x.device.type} kernels")
     if backend == "cutlass":
         raise RuntimeError(f"backend: 'cutlass' has no {op}; it runs linear alone")
-    if device != backend:
-        missing = f"x is on {device}"
-    if missing is not None:
-        raise RuntimeError(f"backend: {backend!r} cannot run here: {missing}; allowed: 'auto', 'reference'")
+    _require(backend, backend, x)
     return Decision(backend, "asked for")
 
 
@@ -86,9 +89,7 @@ def choose_linear(
     Raises: as `choose`.
     """
     if backend == "cutlass":
-        missing = "x is on " + x.device.type if x.device.type != "cuda" else _missing(x.device)
-        if missing is not None:
-            raise RuntimeError(f"backend: 'cutlass' cannot run here: {missing}; allowed: 'auto', 'reference'")
+        _require("cutlass", "cuda", x)
         measured = _measurement(x, weight, pattern)
         known = measured is not None and measured.kernel not in (MASKED_DENSE, DENSE)
         return Decision("cutlass", "asked for", measured.kernel if known else SPARSE_GEMM)

@@ -12,8 +12,6 @@ from amber_ext.pattern import Pattern
 from amber_ext.phase import DECODE, current_phase
 from amber_ext.recast import recast
 
-EXPERT_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
-
 # Classes of transformers whose forward is `gated_experts` below: gate_up_proj [E, 2I, H] holds gate
 # over up, down_proj [E, H, I], no biases.
 SUPPORTED_EXPERTS = ("Qwen3MoeExperts",)

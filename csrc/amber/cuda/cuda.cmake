@@ -93,6 +93,7 @@ function(amber_add_cuda target)
 endfunction()
 
 function(amber_cuda_objects name architectures sources)
+  list(REMOVE_DUPLICATES architectures)
   add_library(${name} OBJECT ${sources})
   set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${architectures}")
   target_include_directories(${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/csrc")

@@ -2,6 +2,7 @@
 // activations; B is the weight; the bias is added in the epilogue.
 #pragma once
 
+#include "amber/cuda/prune_compress_args.h"
 #include "amber/cuda/sparse_gemm.h"
 #include "cute/tensor.hpp"
 #include "cutlass/epilogue/collective/collective_builder.hpp"
@@ -97,15 +98,12 @@ struct Sm90SparseGemm {
             90,
             cute::is_same_v<Element, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,
             MetadataLayout::kSm90_16bit,
-            kCompressMultiple,
+            kCompressColumns,
             kAlignment,
             false,
             &workspace_bytes,
             &run};
   }
-
- private:
-  static constexpr int64_t kCompressMultiple = 16;  // prune_compress takes 16 columns at a time
 };
 
 using Cooperative = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
