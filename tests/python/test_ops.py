@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+import amber_ext  # registers the operators
+
 X = torch.randn(3, 5, 32)
 W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
 
@@ -57,8 +59,6 @@ def test_the_ops_check_their_own_arguments(call, message):
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_backward_raises(backend):
-    import amber_ext
-
     x = X.clone().requires_grad_()
     outputs = [
         amber_ext.nm_prune(x, "2:4", backend=backend),
