@@ -28,31 +28,35 @@ def check_input(x: torch.Tensor, pattern: Pattern) -> None:
         raise ValueError(f"x: its last dimension K = {x.shape[-1]} is not a multiple of M = {pattern.m}")
 
 
-def check_scale(scale: torch.Tensor | None, x: torch.Tensor) -> None:
-    """scale ``[K]`` fp32 on x's device. Values are checked by the CPU op and by `channel_scale`."""
-    if scale is None:
+def check_factors(name: str, factors: torch.Tensor | None, x: torch.Tensor) -> None:
+    """One factor a channel: fp32 ``[K]`` on x's device. Values: by the CPU op and `check_factor_values`."""
+    if factors is None:
         return
-    if scale.dtype != torch.float32:
-        raise TypeError(f"scale: dtype {scale.dtype} is not supported; allowed: torch.float32")
-    if scale.dim() != 1 or scale.shape[0] != x.shape[-1]:
-        raise ValueError(f"scale: shape {list(scale.shape)} does not match x; allowed: [K] = [{x.shape[-1]}]")
-    if scale.device != x.device:
-        raise ValueError(f"scale: it is on {scale.device} but x is on {x.device}; both must be on one device")
+    if factors.dtype != torch.float32:
+        raise TypeError(f"{name}: dtype {factors.dtype} is not supported; allowed: torch.float32")
+    if factors.dim() != 1 or factors.shape[0] != x.shape[-1]:
+        raise ValueError(
+            f"{name}: shape {list(factors.shape)} does not match x; allowed: [K] = [{x.shape[-1]}]"
+        )
+    if factors.device != x.device:
+        raise ValueError(
+            f"{name}: it is on {factors.device} but x is on {x.device}; both must be on one device"
+        )
 
 
-def check_scale_values(scale: torch.Tensor | None) -> None:
+def check_factor_values(name: str, factors: torch.Tensor | None) -> None:
     """Every element finite and > 0.
 
     Only for eager CPU tensors: reading values would break a compiled graph or synchronise a GPU.
     `channel_scale` makes none that fails.
     """
-    if scale is None or scale.device.type != "cpu" or torch.compiler.is_compiling():
+    if factors is None or factors.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    bad = (~(torch.isfinite(scale) & (scale > 0))).nonzero()
+    bad = (~(torch.isfinite(factors) & (factors > 0))).nonzero()
     if len(bad):
         index = int(bad[0])
         raise ValueError(
-            f"scale: element {index} is {scale[index].item()}; every element must be finite and > 0"
+            f"{name}: element {index} is {factors[index].item()}; every element must be finite and > 0"
         )
 
 

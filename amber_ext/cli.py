@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from amber_ext.checkpoint import is_quantized_folder, save_quantized
 from amber_ext.config import DEFAULT_TARGETS, AmberConfig
 from amber_ext.evaluate import WINDOW, builtin_text, read_text, tokenize
 from amber_ext.info import environment_info
 from amber_ext.models import LoadedModel, load_model
+from amber_ext.outstanding_config import EVERY_LAYER, OutstandingSparseConfig
 from amber_ext.tables import results_table
 
 app = typer.Typer(
@@ -91,10 +93,23 @@ def ppl(
     as_json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Perplexity: dense against pruned."""
-    from amber_ext.compare import compare_perplexity
+    """Perplexity: dense against pruned. For a quantised model: dense 8-bit against its pruned prefill."""
+    from amber_ext.compare import compare_perplexity, quantized_perplexity
     from amber_ext.plots import plot_perplexity
 
+    quantized = is_quantized_folder(model)
+    changed = (pattern, score, target, rescale, config) != (
+        ["2:4"],
+        ["robust_norm"],
+        list(DEFAULT_TARGETS),
+        "none",
+        None,
+    )
+    if quantized and changed:
+        raise ValueError(
+            f"model: {model!r} is quantised and keeps its own pattern, score, targets and rescale; "
+            "leave those options and --config out"
+        )
     if config is not None:
         configs = [AmberConfig.load(config)]
     else:
@@ -105,10 +120,13 @@ def ppl(
         ]
     loaded = _load(model)
     ids = _tokens(loaded, text, tokens)
-    results = compare_perplexity(loaded.model, ids, configs, window, progress=True)
+    if quantized:
+        results = quantized_perplexity(loaded.model, ids, window, progress=True)
+    else:
+        results = compare_perplexity(loaded.model, ids, configs, window, progress=True)
     rows = [dataclasses.asdict(result) for result in results]
     if plot:
-        plot_perplexity(rows[1:], results[0].perplexity, plot)
+        plot_perplexity(rows[1:] or rows, results[0].perplexity, plot)
     if as_json:
         return _print_json({"model": model, "tokens": len(ids), "window": window, "results": rows})
     console.print(results_table(results))
@@ -184,11 +202,62 @@ def plan(
 
 
 @app.command()
+def quantize(
+    model: ModelArgument,
+    out: Annotated[Path, typer.Option(help="Folder for the quantised model.")],
+    text: TextOption = None,
+    pattern: Annotated[str, typer.Option(help="N:M of the pruned projections.")] = "2:4",
+    score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
+    target: TargetOption = list(DEFAULT_TARGETS),
+    prune: Annotated[bool, typer.Option(help="Prune in prefill, or only quantise.")] = True,
+    rescale: RescaleOption = "variance",
+    direction: Annotated[
+        str, typer.Option(help="smoothquant, outstanding (the paper's) or none.")
+    ] = "smoothquant",
+    alpha: Annotated[float, typer.Option(help="Smoothing strength, in [0, 1].")] = 0.5,
+    dtype: Annotated[str, typer.Option(help="int8 or e4m3.")] = "int8",
+    unquantized: Annotated[
+        list[str], typer.Option(help="Projection that keeps its dtype; repeat for more.")
+    ] = [],
+    config: Annotated[
+        Path | None, typer.Option(help="An OutstandingSparseConfig JSON file instead of the options above.")
+    ] = None,
+    tokens: TokensOption = 2048,
+    window: WindowOption = WINDOW,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantise a model to W8A8 with pruned prefill (Outstanding-sparse), and save it."""
+    from amber_ext.quantize import quantize_
+
+    if config is not None:
+        wanted = OutstandingSparseConfig.load(config)
+    else:
+        wanted = OutstandingSparseConfig(
+            pattern=pattern,
+            score=score,
+            targets=tuple(target) if prune else (),
+            rescale=rescale,
+            direction=direction,
+            alpha=alpha,
+            dtype=dtype,
+            unquantized={name: EVERY_LAYER for name in unquantized},
+        )
+    loaded = _load(model)
+    batches = [ids[None] for ids in _tokens(loaded, text, tokens).split(window)]
+    report = quantize_(loaded.model, wanted, batches, progress=True)
+    save_quantized(loaded.model, out, loaded.tokenizer)
+    if as_json:
+        return _print_json(report.to_dict())
+    console.print(str(report), highlight=False)
+    console.print(f"Wrote {out}", highlight=False)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the plot and the JSON results.")] = Path("demo_out"),
     tokens: TokensOption = 8192,
 ) -> None:
-    """SmolLM2-135M-Instruct: dense against pruned, perplexity and a greedy answer."""
+    """SmolLM2-135M-Instruct: dense against pruned and quantised, perplexity and a greedy answer."""
     from amber_ext.demo import run_demo
 
     run_demo(out, tokens, console, messages)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from amber_ext.checks import RESCALES, one_of
 from amber_ext.dispatch import BACKENDS
@@ -45,13 +46,16 @@ class AmberConfig:
     skip_layers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     backend: str = "auto"
 
+    # Whether no targets at all make sense.
+    may_be_empty: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         set_field = object.__setattr__
         set_field(self, "pattern", Pattern(self.pattern))
         one_of("score", self.score, SCORES)
         one_of("rescale", self.rescale, RESCALES)
         one_of("backend", self.backend, BACKENDS)
-        if isinstance(self.targets, str) or not self.targets:
+        if isinstance(self.targets, str) or not (self.targets or self.may_be_empty):
             raise ValueError(
                 f"targets: {self.targets!r} is not allowed; it must be a list of projection names"
             )
@@ -88,7 +92,7 @@ class AmberConfig:
         """The inverse of `to_dict`. Raises ValueError on an unknown field."""
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
-            one_of("AmberConfig field", name, tuple(known))
+            one_of(f"{cls.__name__} field", name, tuple(known))
         return cls(**fields)
 
     def save(self, path: str | Path) -> None:

@@ -53,7 +53,7 @@ def _missing(device: torch.device) -> str | None:
     return None
 
 
-def _require(backend: str, device_type: str, x: torch.Tensor) -> None:
+def require(backend: str, device_type: str, x: torch.Tensor) -> None:
     """Raises RuntimeError unless x is on that device type and has compiled kernels there."""
     missing = _missing(x.device) if x.device.type == device_type else f"x is on {x.device.type}"
     if missing is not None:
@@ -77,7 +77,7 @@ def choose(op: str, x: torch.Tensor, backend: str = "auto") -> Decision:
         return Decision(x.device.type, f"the compiled {x.device.type} kernels")
     if backend == "cutlass":
         raise RuntimeError(f"backend: 'cutlass' has no {op}; it runs linear alone")
-    _require(backend, backend, x)
+    require(backend, backend, x)
     return Decision(backend, "asked for")
 
 
@@ -89,8 +89,8 @@ def choose_linear(
     Raises: as `choose`.
     """
     if backend == "cutlass":
-        _require("cutlass", "cuda", x)
-        measured = _measurement(x, weight, pattern)
+        require("cutlass", "cuda", x)
+        measured = measurement(x, weight, pattern)
         known = measured is not None and measured.kernel not in (MASKED_DENSE, DENSE)
         return Decision("cutlass", "asked for", measured.kernel if known else SPARSE_GEMM)
     decision = choose("linear", x, backend)
@@ -98,7 +98,7 @@ def choose_linear(
         return decision
     if rescale != "none":
         return Decision("cuda", "masked dense: the sparse GEMM does not rescale")
-    measured = _measurement(x, weight, pattern)
+    measured = measurement(x, weight, pattern)
     if measured is None:
         return Decision("cuda", "masked dense: nothing was measured for this shape, GPU and build")
     if measured.kernel == DENSE:
@@ -107,14 +107,14 @@ def choose_linear(
     return Decision(backend, f"measured {measured.speedup:.2f}x dense in {measured.source}", measured.kernel)
 
 
-def _measurement(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Measurement | None:
+def measurement(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Measurement | None:
     """What was measured for this product, if this build can run it."""
     major, minor = torch.cuda.get_device_capability(x.device)
     out_features, in_features = weight.shape
     measured = find_measurement(
         arch=major * 10 + minor,
         pattern=str(pattern),
-        dtype=str(x.dtype).removeprefix("torch."),
+        dtype=_table_dtype(x, weight),
         out_features=out_features,
         in_features=in_features,
         tokens=x.numel() // in_features if in_features else 0,
@@ -124,10 +124,16 @@ def _measurement(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Mea
     return measured if measured.kernel in ops.SPARSE_GEMMS else None
 
 
+def _table_dtype(x: torch.Tensor, weight: torch.Tensor) -> str:
+    """For example ``"bfloat16"``, or ``"int8 bfloat16"`` for an 8-bit weight and a bf16 input."""
+    names = [str(dtype).removeprefix("torch.") for dtype in dict.fromkeys((weight.dtype, x.dtype))]
+    return " ".join(names)
+
+
 def _checked(x: torch.Tensor, pattern: str | Pattern, scale: torch.Tensor | None) -> Pattern:
     pattern = Pattern(pattern)
     checks.check_input(x, pattern)
-    checks.check_scale(scale, x)
+    checks.check_factors("scale", scale, x)
     return pattern
 
 
@@ -154,7 +160,7 @@ def nm_mask(
     """
     pattern = _checked(x, pattern, scale)
     if choose("nm_mask", x, backend).backend == "reference":
-        checks.check_scale_values(scale)
+        checks.check_factor_values("scale", scale)
         return reference.nm_mask(x, pattern, scale)
     return torch.ops.amber.nm_mask(x, scale, pattern.n, pattern.m)
 
@@ -182,7 +188,7 @@ def nm_prune(
     pattern = _checked(x, pattern, scale)
     checks.one_of("rescale", rescale, checks.RESCALES)
     if choose("nm_prune", x, backend).backend == "reference":
-        checks.check_scale_values(scale)
+        checks.check_factor_values("scale", scale)
         return ops.ForbidBackward.apply(reference.nm_prune, x, pattern, scale, rescale)
     return torch.ops.amber.nm_prune(x, scale, pattern.n, pattern.m, rescale)
 
@@ -217,7 +223,7 @@ def linear(
     checks.check_linear(x, weight, bias)
     decision = choose_linear(x, weight, pattern, rescale, backend)
     if decision.backend == "reference":
-        checks.check_scale_values(scale)
+        checks.check_factor_values("scale", scale)
         return ops.ForbidBackward.apply(reference.linear, x, weight, bias, pattern, scale, rescale)
     if decision.backend == DENSE:
         return F.linear(x, weight, bias)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 TABLE = Path(__file__).parent / "dispatch_table.json"
 
-# What every sparse GEMM takes: 16-byte rows of Y, and SM80's K tile.
+# What every sparse GEMM takes: 16-byte rows of Y, SM80's K tile, and rows that quantize_compress holds.
 OUT_FEATURES_MULTIPLE = 8
 IN_FEATURES_MULTIPLE = 64
+IN_FEATURES_MULTIPLE_8BIT = 128
+MAX_IN_FEATURES_8BIT = 32768
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,11 @@ class Measurement:
 
     Attributes:
         arch: compute capability, major * 10 + minor.
+        dtype: of the input; for 8-bit weights theirs before it, for example ``"int8 bfloat16"``.
         min_out_features, min_in_features, min_tokens: the smallest N, K and T of the class.
         kernel: name of a sparse GEMM; ``"masked_dense"``; or ``"dense"`` where not pruning at all was
             fastest.
-        speedup: over torch's dense product, at min_tokens.
+        speedup: over torch's dense product of the same dtype, at min_tokens.
         source: the results file in `benchmarks/results`.
     """
 
@@ -51,7 +54,11 @@ def find_measurement(
     *, arch: int, pattern: str, dtype: str, out_features: int, in_features: int, tokens: int
 ) -> Measurement | None:
     """The measurement that covers this product, or None."""
-    if out_features % OUT_FEATURES_MULTIPLE or in_features % IN_FEATURES_MULTIPLE:
+    is_8bit = " " in dtype
+    multiple = IN_FEATURES_MULTIPLE_8BIT if is_8bit else IN_FEATURES_MULTIPLE
+    if out_features % OUT_FEATURES_MULTIPLE or in_features % multiple:
+        return None
+    if is_8bit and in_features > MAX_IN_FEATURES_8BIT:
         return None
     for entry in measurements():
         same = (entry.arch, entry.pattern, entry.dtype) == (arch, pattern, dtype)

@@ -27,6 +27,7 @@ class LinearSite:
         layer: the decoder layer's number, None outside numbered layers.
         macs: multiply-accumulates per token; experts count as often as a token visits them.
         is_expert: part of a mixture of experts.
+        is_fused: one projection of a fused experts module, not a module of its own.
         obstacle: why this site cannot be pruned, or None.
     """
 
@@ -38,6 +39,7 @@ class LinearSite:
     out_features: int
     macs: float
     is_expert: bool
+    is_fused: bool
     obstacle: str | None
 
 
@@ -88,6 +90,7 @@ def _linear_site(name: str, module: torch.nn.Linear, config: object, top_k: int 
         out_features=module.out_features,
         macs=module.in_features * module.out_features * visits,
         is_expert=is_expert,
+        is_fused=False,
         obstacle=obstacle,
     )
 
@@ -109,6 +112,7 @@ def _fused_sites(name: str, module: torch.nn.Module, top_k: int | None) -> list[
             out_features=out_features,
             macs=in_features * out_features * (top_k or 1),
             is_expert=True,
+            is_fused=True,
             obstacle=obstacle,
         )
         for projection, (out_features, in_features) in expert_shapes(module).items()
@@ -122,3 +126,12 @@ def dense_version(module: torch.nn.Module) -> torch.nn.Module:
     if isinstance(module, AmberExperts):
         return module.to_dense()
     return module
+
+
+def replace_modules(model: torch.nn.Module, replacements: dict[str, torch.nn.Module]) -> None:
+    """Puts new modules in the place of those with these full names."""
+    for name, new in replacements.items():
+        parent, _, attribute = name.rpartition(".")
+        owner = model.get_submodule(parent)
+        if getattr(owner, attribute) is not new:
+            setattr(owner, attribute, new)

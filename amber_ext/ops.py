@@ -1,7 +1,7 @@
 """Loads the compiled op library, registers the ops' fakes, and forbids backward.
 
-``torch.ops.amber.{nm_mask, nm_prune, linear}`` take N and M as integers and check every argument
-themselves. Users call the functions of `amber_ext.dispatch` instead.
+The ops check every argument themselves. Users call the functions of `amber_ext.dispatch` and
+`amber_ext.dispatch_w8a8` instead.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import importlib.util
 from pathlib import Path
 
 import torch
+
+from amber_ext.reference_w8a8 import QUANTIZED_DTYPES
 
 LIBRARY = Path(__file__).parent / "libamber_ops.so"
 
@@ -73,7 +75,20 @@ def _register() -> None:
     def _(x, weight, bias, scale, n, m, rescale, kernel):
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
-    for op in ("nm_prune", "linear"):
+    @torch.library.register_fake("amber::quantize_activations")
+    def _(x, smooth, scale, pattern, rescale, dtype):
+        values = torch.empty(x.shape, dtype=QUANTIZED_DTYPES[dtype], device=x.device)
+        return values, torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+
+    @torch.library.register_fake("amber::dequantize")
+    def _(product, token_scale, weight_scale, bias, dtype):
+        return torch.empty(product.shape, dtype=getattr(torch, dtype), device=product.device)
+
+    @torch.library.register_fake("amber::sparse_linear_w8a8")
+    def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernel):
+        return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
+
+    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "sparse_linear_w8a8"):
         torch.library.register_autograd(f"amber::{op}", _forbid_backward)
 
 

@@ -9,8 +9,9 @@ import torch
 from amber_ext.amber_linear import AmberLinear
 from amber_ext.config import AmberConfig
 from amber_ext.experts import is_fused_experts, prune_experts
-from amber_ext.layers import LinearSite, dense_version, find_linears
+from amber_ext.layers import LinearSite, dense_version, find_linears, replace_modules
 from amber_ext.phase import install_phase_hooks, remove_phase_hooks
+from amber_ext.quantized_linear import QuantizedLinear
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
         ]
         replacements[module_name] = _replacement(model.get_submodule(module_name), pruned, config)
 
-    _replace(model, replacements)
+    replace_modules(model, replacements)
     install_phase_hooks(model)
     scales = [m.channel_scale for m in replacements.values() if isinstance(m, AmberLinear)]
     extra_bytes = sum(scale.nbytes for scale in scales if scale is not None)
@@ -109,9 +110,15 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
 
 
 def densify_(model: torch.nn.Module) -> None:
-    """Undoes `sparsify_`, in place. A dense model stays as it is."""
+    """Undoes `sparsify_`, in place. A dense model stays as it is.
+
+    Raises:
+        ValueError: the model was quantised (`quantize_`), which cannot be undone.
+    """
+    if any(isinstance(module, QuantizedLinear) for module in model.modules()):
+        raise ValueError("model: it was quantised, which cannot be undone; load the original")
     modules = dict(model.named_modules(remove_duplicate=False))
-    _replace(model, {name: dense_version(module) for name, module in modules.items() if name})
+    replace_modules(model, {name: dense_version(module) for name, module in modules.items() if name})
     remove_phase_hooks(model)
 
 
@@ -175,11 +182,3 @@ def _replacement(module: torch.nn.Module, pruned: list[LinearSite], config: Ambe
         )
     except ValueError as error:
         raise ValueError(f"layer '{site.name}': {error}") from None
-
-
-def _replace(model: torch.nn.Module, replacements: dict[str, torch.nn.Module]) -> None:
-    for name, new in replacements.items():
-        parent, _, attribute = name.rpartition(".")
-        owner = model.get_submodule(parent)
-        if getattr(owner, attribute) is not new:
-            setattr(owner, attribute, new)

@@ -1,4 +1,4 @@
-"""GPU speed of 2:4 linear layers against cuBLAS and cuSPARSELt, in one run. Writes gpu_<name>.json.
+"""GPU speed of 2:4 linear layers against cuBLAS, cuSPARSELt and dense 8-bit, in one run. Writes gpu_<name>.json.
 
 Usage: gpu.py OUT_FOLDER [--tokens 64 ... 16384]
 
@@ -77,6 +77,7 @@ def measure(tokens: int, n: int, k: int) -> dict[str, object]:
         "amber_linear": ours("cutlass"),
         "amber_masked_dense": ours("cuda"),
     }
+    times.update(measure_8bit(xs, weights, scale, copies))
     try:
         # cuSPARSELt's sparse operand is the first one: the activations, as with ours.
         pruned = [amber_ext.nm_prune(x, "2:4", scale) for x in xs]
@@ -88,6 +89,35 @@ def measure(tokens: int, n: int, k: int) -> dict[str, object]:
     except (RuntimeError, AttributeError) as error:
         return {"ms": times, "cusparselt": f"not measured: {' '.join(str(error).split())[:200]}"}
     return {"ms": times, "cusparselt": "measured"}
+
+
+def measure_8bit(
+    xs: list[torch.Tensor], weights: list[torch.Tensor], scale: torch.Tensor, copies: int
+) -> dict[str, dict[str, float]]:
+    """W8A8 linear layers, each with its own quantisation of X, and torch's 8-bit products alone."""
+    times = {}
+    for dtype in ("int8", "e4m3"):
+        quantized = [amber_ext.quantize_weight(weight, dtype) for weight in weights]
+        inputs = [amber_ext.quantize_activations(x, dtype=dtype) for x in xs]
+
+        def product(i: int, dtype: str = dtype, quantized: list = quantized, inputs: list = inputs) -> object:
+            values, token_scale = inputs[i]
+            weight, weight_scale = quantized[i]
+            if dtype == "int8":
+                return torch._int_mm(values, weight.t())
+            scales = {"scale_a": token_scale[:, None], "scale_b": weight_scale[None, :]}
+            return torch._scaled_mm(values, weight.t(), **scales, out_dtype=DTYPE)
+
+        def dense(i: int, quantized: list = quantized) -> object:
+            return amber_ext.linear_w8a8(xs[i], *quantized[i])
+
+        def sparse(i: int, quantized: list = quantized) -> object:
+            return amber_ext.linear_w8a8(xs[i], *quantized[i], pattern="2:4", scale=scale, backend="cutlass")
+
+        times[f"{dtype}_product"] = event_times(product, copies)
+        times[f"{dtype}_dense_linear"] = event_times(dense, copies)
+        times[f"{dtype}_amber_linear"] = event_times(sparse, copies)
+    return times
 
 
 def run_sweep(program: Path, tokens: Sequence[int]) -> list[dict[str, object]]:
@@ -141,7 +171,7 @@ def main(
         dense, ours = (row["ms"][name]["median"] for name in ("cublas", "amber_linear"))
         print(
             f"{row['shape']:11} T {row['tokens']:6} cuBLAS {dense:8.4f} ms, ours {ours:8.4f} ms, "
-            f"{dense / ours:.2f}x"
+            f"{dense / ours:.2f}x; int8 {dense / row['ms']['int8_amber_linear']['median']:.2f}x"
         )
 
 

@@ -1,5 +1,5 @@
-// Torch-free GPU benchmark: copy bandwidth, prune_compress, and every sparse GEMM over raster orders and
-// swizzles. Prints one JSON object a line. Usage: amber_gpu_benchmark [tokens...]
+// Torch-free GPU benchmark: copy bandwidth, the compressing kernels, and every sparse GEMM over raster
+// orders and swizzles. Prints one JSON object a line. Usage: amber_gpu_benchmark [tokens...]
 //
 // Medians of CUDA-event timings on random data; inputs rotate through more memory than L2 holds.
 #include <cuda_runtime_api.h>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "amber/cuda/prune_compress.h"
+#include "amber/cuda/quantize_compress.h"
 #include "amber/cuda/sparse_gemm.h"
 
 namespace {
@@ -106,23 +107,59 @@ void benchmark_compress(int64_t t, int64_t k, MetadataLayout layout) {
               static_cast<long>(t), static_cast<long>(k), ms, 3.125 * t * k / ms * 1e-6);
 }
 
+// `smoothed`: factors on the fly; 2.625 bytes an element either way.
+void benchmark_quantize_compress(int64_t t, int64_t k, MetadataLayout layout, bool smoothed) {
+  const size_t x_bytes = static_cast<size_t>(t) * k * 2;
+  const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
+  const int64_t value_rows = layout == MetadataLayout::kSm80_8bit ? metadata_rows(layout, t) : t;
+  Buffer x(x_bytes * copies), factors(k * 4), values(value_rows * k / 2), metadata(metadata_bytes(layout, t, k)),
+      token_scale(value_rows * 4);
+  x.fill_random(2);
+  std::vector<float> ones(k, 1.25f);
+  check(cudaMemcpy(factors.get(), ones.data(), k * 4, cudaMemcpyHostToDevice));
+  const auto* scale = reinterpret_cast<const float*>(factors.get());
+  for (bool rescale : {false, true}) {
+    const double ms = median_ms([&](int i) {
+      check(cuda::quantize_compress({x.get() + x_bytes * (i % copies), smoothed ? scale : nullptr, scale, values.get(),
+                                     reinterpret_cast<uint8_t*>(metadata.get()),
+                                     reinterpret_cast<float*>(token_scale.get()), t, k, value_rows, DType::kBFloat16,
+                                     layout, QuantizedType::kInt8, rescale},
+                                    nullptr));
+    });
+    std::printf("{\"kind\": \"quantize_compress\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": %s, "
+                "\"ms\": %.5f, \"gb_per_s\": %.1f}\n",
+                static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false", rescale ? "true" : "false", ms,
+                2.625 * t * k / ms * 1e-6);
+  }
+}
+
 void benchmark_gemm(const cuda::SparseGemmKernel& kernel, const Shape& shape, int64_t t, int multiprocessors) {
   const int64_t rows = kernel.padded_rows ? metadata_rows(kernel.layout, t) : t;
+  const bool wide = kernel.operands == cuda::Operands::k16bit;
   Buffer x(t * shape.k * 2), values(rows * shape.k), metadata(metadata_bytes(kernel.layout, t, shape.k));
-  Buffer output(rows * shape.n * 2);
-  const size_t weight_bytes = static_cast<size_t>(shape.n) * shape.k * 2;
+  Buffer output(rows * shape.n * 2), token_scale(rows * 4), weight_scale(shape.n * 4);
+  const size_t weight_bytes = static_cast<size_t>(shape.n) * shape.k * (wide ? 2 : 1);
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / weight_bytes));
   Buffer weight(weight_bytes * copies);
   x.fill_random(3);
   weight.fill_random(4);
-  check(cuda::prune_compress({x.get(), nullptr, values.get(), reinterpret_cast<uint8_t*>(metadata.get()), t, shape.k, rows,
-                              kernel.dtype, kernel.layout},
-                             nullptr));
+  weight_scale.fill_random(5);
+  auto* e = reinterpret_cast<uint8_t*>(metadata.get());
+  auto* scales = reinterpret_cast<float*>(token_scale.get());
+  if (wide) {
+    check(cuda::prune_compress({x.get(), nullptr, values.get(), e, t, shape.k, rows, kernel.dtype, kernel.layout}, nullptr));
+  } else {
+    const auto type = kernel.operands == cuda::Operands::kInt8 ? QuantizedType::kInt8 : QuantizedType::kE4m3;
+    check(cuda::quantize_compress({x.get(), nullptr, nullptr, values.get(), e, scales, t, shape.k, rows, kernel.dtype,
+                                   kernel.layout, type, false},
+                                  nullptr));
+  }
   for (auto order : {cuda::RasterOrder::kAlongM, cuda::RasterOrder::kAlongN}) {
     for (int swizzle : {1, 4, 8}) {
       if (kernel.arch == 80 && (swizzle != 1 || order != cuda::RasterOrder::kAlongM)) continue;
       cuda::SparseGemmArgs args{values.get(), reinterpret_cast<uint8_t*>(metadata.get()), weight.get(), nullptr,
-                                output.get(), t, shape.n, shape.k, multiprocessors, order, swizzle};
+                                output.get(), t, shape.n, shape.k, multiprocessors, scales,
+                                reinterpret_cast<float*>(weight_scale.get()), order, swizzle};
       Buffer workspace(kernel.workspace_bytes(args));
       bool failed = false;
       const double ms = median_ms([&](int i) {
@@ -158,9 +195,14 @@ int main(int argc, char** argv) {
   if (tokens.empty()) tokens = {512, 2048, 8192};
 
   benchmark_copy();
-  const MetadataLayout layout = arch == 90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit;
+  const bool sm90 = arch == 90;
   for (int64_t k : {4096, 14336}) {
-    for (int64_t t : tokens) benchmark_compress(t, k, layout);
+    for (int64_t t : tokens) {
+      benchmark_compress(t, k, sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit);
+      for (bool smoothed : {false, true}) {
+        benchmark_quantize_compress(t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit, smoothed);
+      }
+    }
   }
   for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
     if (!kernel->runs_on(arch)) continue;

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import environment
+import torch
 
 from amber_ext import AmberConfig
 from amber_ext.compare import compare_perplexity
@@ -25,7 +26,7 @@ ALL_SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "do
 
 
 def main() -> None:
-    loaded = load_model("smollm2")
+    loaded = load_model("smollm2", torch.bfloat16)
     text = read_text(DATA / "wikitext2_raw" / "wiki.test.raw")
     tokens = tokenize(loaded.tokenizer, text, TOKENS)
     # Skips are planned on tokens behind those that are scored.

@@ -44,6 +44,29 @@ def perplexity() -> str:
     return caption + "\n\n" + markdown(["method", "coverage", *patterns], rows)
 
 
+def w8a8() -> str:
+    data = load("w8a8")
+    patterns = ["dense", "2:4", "4:8", "8:16"]
+    names = {
+        "none": "none",
+        "smoothquant": "SmoothQuant, α = 0.5",
+        "outstanding": "the paper's inverse, α = 0.10",
+    }
+    cells: dict[tuple[str, str], dict[str, float]] = {}
+    for row in data["rows"]:
+        cells.setdefault((row["direction"], row["method"]), {})[row["pattern"]] = row["perplexity"]
+    rows = [["not quantised", "not pruned", f"{data['dense']:.2f}", "", "", ""]]
+    for (direction, method), found in cells.items():
+        values = [f"{found[p]:.2f}" if p in found else "" for p in patterns]
+        rows.append([names[direction], method, *values])
+    caption = (
+        f"{data['model']}, all linear layers in int8, {data['text']}, first {data['tokens']:,} tokens, windows of "
+        f"{data['window']}, every token prefilled; calibrated on the next {data['calibration_tokens']:,} "
+        "(`benchmarks/results/w8a8.json`):"
+    )
+    return caption + "\n\n" + markdown(["smoothing", "score", *patterns], rows)
+
+
 def cpu() -> str:
     data = load("cpu")
     shape, environment = data["shape"], data["environment"]
@@ -85,9 +108,28 @@ def gpu() -> str:
             sparselt = (
                 f"{ms['cublas'] / ms['cusparselt_gemm']:.2f}×" if "cusparselt_gemm" in ms else "not measured"
             )
-            ours = f"{ms['cublas'] / ms['amber_linear']:.2f}×"
-            rows.append([row["shape"], str(row["tokens"]), f"{ms['cublas']:.3f} ms", ours, sparselt])
-        header = ["shape", "T", "cuBLAS", "ours, compress included", "cuSPARSELt, GEMM alone"]
+            ratios = [
+                f"{ms['cublas'] / ms[name]:.2f}×"
+                for name in (
+                    "amber_linear",
+                    "int8_dense_linear",
+                    "int8_amber_linear",
+                    "e4m3_dense_linear",
+                    "e4m3_amber_linear",
+                )
+            ]
+            rows.append([row["shape"], str(row["tokens"]), f"{ms['cublas']:.3f} ms", *ratios, sparselt])
+        header = [
+            "shape",
+            "T",
+            "cuBLAS",
+            "2:4, compress included",
+            "int8 dense, quantise included",
+            "int8 2:4, all included",
+            "e4m3 dense, quantise included",
+            "e4m3 2:4, all included",
+            "cuSPARSELt 2:4, GEMM alone",
+        ]
         caption = (
             f"{data['device']['name']}, {data['dtype']}, {data['pattern']} (`{path.relative_to(ROOT)}`):"
         )
@@ -116,7 +158,7 @@ def plot_gpu(data: dict, path: Path) -> None:
 
 def render(text: str) -> str:
     """README text with every block written anew."""
-    blocks = {"perplexity": perplexity, "cpu": cpu, "gpu": gpu}
+    blocks = {"perplexity": perplexity, "w8a8": w8a8, "cpu": cpu, "gpu": gpu}
 
     def block(match: re.Match) -> str:
         return f"<!-- results: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "amber/cpu/prune.h"
+#include "amber/cpu/quantize.h"
 
 namespace amber::ops {
 
@@ -64,6 +64,27 @@ inline Pattern checked_pattern(int64_t n, int64_t m) {
   return {static_cast<int>(n), static_cast<int>(m)};
 }
 
+// "N:M".
+inline Pattern checked_pattern(const std::string& text) {
+  int64_t n = 0, m = 0;
+  char colon = 0;
+  std::istringstream stream(text);
+  stream >> n >> colon >> m;
+  check(!stream.fail() && stream.peek() == std::istringstream::traits_type::eof() && colon == ':',
+        "pattern: '", text, "' is not allowed; it must be 'N:M'");
+  return checked_pattern(n, m);
+}
+
+inline QuantizedType checked_quantized_type(const std::string& dtype) {
+  if (dtype == "int8") return QuantizedType::kInt8;
+  if (dtype == "e4m3") return QuantizedType::kE4m3;
+  fail("dtype: '", dtype, "' is not known; allowed: 'int8', 'e4m3'");
+}
+
+inline ScalarType scalar_type(QuantizedType type) {
+  return type == QuantizedType::kInt8 ? ScalarType::Char : ScalarType::Float8_e4m3fn;
+}
+
 inline cpu::Rescale checked_rescale(const std::string& rescale) {
   if (rescale == "none") return cpu::Rescale::kNone;
   if (rescale == "variance") return cpu::Rescale::kVariance;
@@ -79,11 +100,12 @@ inline int64_t checked_columns(const Tensor& x, Pattern pattern) {
   return cols;
 }
 
-inline void check_scale_shape(const Tensor& scale, int64_t cols) {
-  check(scale.scalar_type() == ScalarType::Float, "scale: dtype ",
-        torch::headeronly::toString(scale.scalar_type()), " is not supported; allowed: float32");
-  check(scale.dim() == 1 && scale.size(0) == cols, "scale: shape ", shape(scale),
-        " does not match x; allowed: [K] = [", cols, "]");
+// fp32 [size].
+inline void check_factors(const char* name, const Tensor& factors, int64_t size) {
+  check(factors.scalar_type() == ScalarType::Float, name, ": dtype ",
+        torch::headeronly::toString(factors.scalar_type()), " is not supported; allowed: float32");
+  check(factors.dim() == 1 && factors.size(0) == size, name, ": shape ", shape(factors),
+        " does not match; allowed: [", size, "]");
 }
 
 inline void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
@@ -99,6 +121,37 @@ inline void check_linear(const Tensor& x, const Tensor& weight, const std::optio
           torch::headeronly::toString(bias->scalar_type()), " differs from x's ",
           torch::headeronly::toString(x.scalar_type()), "; they must be equal");
   }
+}
+
+struct DequantizeShape {
+  int64_t rows;
+  int64_t cols;
+  DType dtype;
+  ScalarType type;
+};
+
+// product int32 [T, N], token_scale fp32 [T], weight_scale fp32 [N], bias [N] of the output's dtype.
+inline DequantizeShape check_dequantize(const Tensor& product, const Tensor& token_scale,
+                                        const Tensor& weight_scale, const std::optional<Tensor>& bias,
+                                        const std::string& dtype) {
+  check(product.scalar_type() == ScalarType::Int && product.dim() == 2, "product: ", shape(product), " of ",
+        torch::headeronly::toString(product.scalar_type()), " is not allowed; it must be [T, N] of int32");
+  check_factors("token_scale", token_scale, product.size(0));
+  check_factors("weight_scale", weight_scale, product.size(1));
+  DequantizeShape result{product.size(0), product.size(1), DType::kFloat32, ScalarType::Float};
+  if (dtype == "float16") {
+    result.dtype = DType::kFloat16, result.type = ScalarType::Half;
+  } else if (dtype == "bfloat16") {
+    result.dtype = DType::kBFloat16, result.type = ScalarType::BFloat16;
+  } else {
+    check(dtype == "float32", "dtype: '", dtype, "' is not known; allowed: 'float32', 'float16', 'bfloat16'");
+  }
+  if (bias) {
+    check(bias->dim() == 1 && bias->size(0) == result.cols && bias->scalar_type() == result.type, "bias: ",
+          shape(*bias), " of ", torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [",
+          result.cols, "] of ", torch::headeronly::toString(result.type));
+  }
+  return result;
 }
 
 }  // namespace amber::ops

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "checks.h"
 #include "dense_linear.h"
@@ -18,26 +19,35 @@ struct Outputs {
   uint8_t* mask = nullptr;
 };
 
+// Contiguous; every element finite and > 0.
+std::optional<Tensor> checked_factors(const char* name, const std::optional<Tensor>& factors,
+                                      int64_t cols) {
+  if (!factors) return std::nullopt;
+  check_factors(name, *factors, cols);
+  check(factors->is_cpu(), name, ": it must be on x's device, the CPU");
+  const Tensor contiguous = torch::stable::contiguous(*factors);
+  const auto* values = static_cast<const float*>(contiguous.const_data_ptr());
+  const int64_t bad = cpu::first_invalid_scale(values, cols);
+  if (bad >= 0) {
+    fail(name, ": element ", bad, " is ", values[bad], "; every element must be finite and > 0");
+  }
+  return contiguous;
+}
+
+const float* pointer(const std::optional<Tensor>& factors) {
+  return factors ? static_cast<const float*>(factors->const_data_ptr()) : nullptr;
+}
+
 // `x` is contiguous; outputs have its shape.
 void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
          cpu::Rescale rescale, Outputs outputs) {
   const int64_t cols = checked_columns(x, pattern);
-  std::optional<Tensor> contiguous_scale;
-  if (scale) {
-    check_scale_shape(*scale, cols);
-    check(scale->is_cpu(), "scale: it must be on x's device, the CPU");
-    contiguous_scale = torch::stable::contiguous(*scale);
-    const auto* values = static_cast<const float*>(contiguous_scale->const_data_ptr());
-    const int64_t bad = cpu::first_invalid_scale(values, cols);
-    if (bad >= 0) {
-      fail("scale: element ", bad, " is ", values[bad], "; every element must be finite and > 0");
-    }
-  }
+  const std::optional<Tensor> contiguous_scale = checked_factors("scale", scale, cols);
   if (x.numel() == 0) return;
 
   const cpu::PruneArgs args{
       x.const_data_ptr(),
-      contiguous_scale ? static_cast<const float*>(contiguous_scale->const_data_ptr()) : nullptr,
+      pointer(contiguous_scale),
       outputs.pruned,
       outputs.mask,
       x.numel() / cols,
@@ -90,10 +100,72 @@ Tensor linear_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, std::opti
   return dense_linear(pruned, weight, bias);
 }
 
+std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tensor> smooth,
+                                                    std::optional<Tensor> scale, std::string pattern_text,
+                                                    std::string rescale, std::string dtype) {
+  const DType x_dtype = activation_dtype(x);
+  const Pattern pattern = checked_pattern(pattern_text);
+  const cpu::Rescale rescale_kind = checked_rescale(rescale);
+  const QuantizedType type = checked_quantized_type(dtype);
+  const int64_t cols = checked_columns(x, pattern);
+  const auto factors = checked_factors("smooth", smooth, cols);
+  const auto contiguous_scale = checked_factors("scale", scale, cols);
+  const Tensor input = torch::stable::contiguous(x);
+  std::vector<int64_t> sizes = sizes_of(input);
+  Tensor values = torch::stable::new_empty(input, sizes, scalar_type(type));
+  sizes.pop_back();
+  if (x.numel() == 0) return {values, torch::stable::new_zeros(input, sizes, ScalarType::Float)};
+
+  Tensor token_scale = torch::stable::new_empty(input, sizes, ScalarType::Float);
+  const cpu::QuantizeArgs args{input.const_data_ptr(),
+                               pointer(factors),
+                               pointer(contiguous_scale),
+                               values.mutable_data_ptr(),
+                               static_cast<float*>(token_scale.mutable_data_ptr()),
+                               x.numel() / cols,
+                               cols,
+                               pattern,
+                               x_dtype,
+                               rescale_kind,
+                               type};
+  const Status status = cpu::validate(args);
+  check(status == Status::kOk, describe(status));
+  torch::stable::parallel_for(
+      0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
+      [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
+  return {values, token_scale};
+}
+
+Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, std::optional<Tensor> bias,
+                      std::string dtype) {
+  const DequantizeShape shape = check_dequantize(product, token_scale, weight_scale, bias, dtype);
+  const Tensor input = torch::stable::contiguous(product);
+  const Tensor rows_scale = torch::stable::contiguous(token_scale);
+  const Tensor cols_scale = torch::stable::contiguous(weight_scale);
+  std::optional<Tensor> bias_row;
+  if (bias) bias_row = torch::stable::contiguous(*bias);
+  Tensor y = torch::stable::new_empty(input, sizes_of(input), shape.type);
+  if (input.numel() == 0) return y;
+  const cpu::DequantizeArgs args{static_cast<const int32_t*>(input.const_data_ptr()),
+                                 static_cast<const float*>(rows_scale.const_data_ptr()),
+                                 static_cast<const float*>(cols_scale.const_data_ptr()),
+                                 bias_row ? bias_row->const_data_ptr() : nullptr,
+                                 y.mutable_data_ptr(),
+                                 shape.rows,
+                                 shape.cols,
+                                 shape.dtype};
+  torch::stable::parallel_for(
+      0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
+      [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
+  return y;
+}
+
 }  // namespace amber::ops
 
 STABLE_TORCH_LIBRARY_IMPL(amber, CPU, library) {
   library.impl("nm_mask", TORCH_BOX(&amber::ops::nm_mask_cpu));
   library.impl("nm_prune", TORCH_BOX(&amber::ops::nm_prune_cpu));
   library.impl("linear", TORCH_BOX(&amber::ops::linear_cpu));
+  library.impl("quantize_activations", TORCH_BOX(&amber::ops::quantize_activations_cpu));
+  library.impl("dequantize", TORCH_BOX(&amber::ops::dequantize_cpu));
 }

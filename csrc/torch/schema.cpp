@@ -7,4 +7,12 @@ STABLE_TORCH_LIBRARY(amber, library) {
   library.def(
       "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, int n, int m, str rescale, "
       "str kernel) -> Tensor");
+  library.def(
+      "quantize_activations(Tensor x, Tensor? smooth, Tensor? scale, str pattern, str rescale, str dtype) "
+      "-> (Tensor, Tensor)");
+  library.def(
+      "sparse_linear_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, "
+      "Tensor? scale, str pattern, str rescale, str kernel) -> Tensor");
+  library.def(
+      "dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
 }

@@ -75,6 +75,7 @@ void check_every_kernel() {
   int ran = 0;
   for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
     if (!kernel->runs_on(device_arch()) || kernel->dtype != dtype_of<T>()) continue;
+    if (kernel->operands != cuda::Operands::k16bit) continue;
     ++ran;
     for (int64_t t : {1, 63, 64, 65, 127, 4100}) {
       for (bool with_bias : {false, true}) {
@@ -104,7 +105,7 @@ TEST(GpuSparseGemm, Float16) { AMBER_NEEDS_GPU(); check_every_kernel<Float16>();
 
 TEST(GpuSparseGemm, SideStreamAndGraphReplayWithNewInputs) {
   AMBER_NEEDS_GPU();
-  const auto* kernel = cuda::default_sparse_gemm(device_arch(), DType::kBFloat16);
+  const auto* kernel = cuda::default_sparse_gemm(device_arch(), cuda::Operands::k16bit, DType::kBFloat16);
   if (!kernel) GTEST_SKIP() << "this build has no sparse GEMM for compute capability " << device_arch();
   cudaStream_t stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -136,8 +137,8 @@ TEST(SparseGemmList, NamesAreUniqueAndFound) {
     EXPECT_EQ(cuda::find_sparse_gemm(kernel->name), kernel) << kernel->name;
   }
   EXPECT_EQ(cuda::find_sparse_gemm("no such kernel"), nullptr);
-  EXPECT_EQ(cuda::default_sparse_gemm(70, DType::kBFloat16), nullptr);
-  EXPECT_EQ(cuda::default_sparse_gemm(90, DType::kFloat32), nullptr);
+  EXPECT_EQ(cuda::default_sparse_gemm(70, cuda::Operands::k16bit, DType::kBFloat16), nullptr);
+  EXPECT_EQ(cuda::default_sparse_gemm(90, cuda::Operands::kInt8, DType::kFloat32), nullptr);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from amber_ext import AmberConfig
+from amber_ext import AmberConfig, OutstandingSparseConfig
 from amber_ext.cli import main
 
 
@@ -59,6 +59,47 @@ def test_info(run):
     assert {"cpu"} <= {kernel["device"] for kernel in data["kernels"]}
     table = run("info").stdout
     assert data["version"] in table and "CUTLASS" in table.upper() and "compress_2_4" in table
+
+
+def test_quantize_and_ppl(run, tiny_model_folder, text_file, tmp_path):
+    out, config = tmp_path / "quantized", tmp_path / "config.json"
+    options = ["--text", text_file, "--tokens", 200, "--window", 64]
+    result = run(
+        "quantize", tiny_model_folder, "--out", out, *options, "--pattern", "8:16", "--unquantized", "o_proj"
+    )
+    assert result.returncode == 0, result.stderr
+    assert "24 of 28 linear projections in int8" in result.stdout and f"Wrote {out}" in result.stdout
+
+    data = json.loads(run("ppl", out, *options, "--json").stdout)["results"]
+    assert [(r["method"], r["pattern"]) for r in data] == [("W8A8 int8", "dense"), ("W8A8 int8", "8:16")]
+    assert data[0]["perplexity"] != data[1]["perplexity"] and 0 < data[1]["coverage"] < 1
+    refused = run("ppl", out, *options, "--pattern", "4:8")
+    assert refused.returncode == 1 and "is quantised and keeps its own pattern" in refused.stderr
+
+    OutstandingSparseConfig(targets=(), direction="none").save(config)
+    result = run("quantize", tiny_model_folder, "--out", out, *options, "--config", config, "--json")
+    assert json.loads(result.stdout)["coverage"] == 0
+    plot = tmp_path / "ppl.png"
+    data = json.loads(run("ppl", out, *options, "--json", "--plot", plot).stdout)["results"]
+    assert [r["pattern"] for r in data] == ["dense"] and plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            ["--direction", "up"],
+            "direction: 'up' is not known; allowed: 'none', 'smoothquant', 'outstanding'",
+        ),
+        (["--alpha", "1.5"], "alpha: 1.5 is not allowed; it must be in [0, 1]"),
+        (["--dtype", "int4"], "dtype: 'int4' is not known"),
+        (["--unquantized", "x_proj"], "unquantized: 'x_proj' is not in this model"),
+    ],
+)
+def test_quantize_refuses_in_one_line(run, tiny_model_folder, text_file, tmp_path, options, message):
+    result = run("quantize", tiny_model_folder, "--out", tmp_path / "q", "--text", text_file, *options)
+    assert result.returncode == 1 and message in " ".join(result.stderr.split())
+    assert not (tmp_path / "q").exists()
 
 
 def test_ppl(run, tiny_model_folder, text_file, tmp_path):

@@ -7,7 +7,15 @@ import torch
 import torch._dynamo
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from amber_ext import AmberConfig, AmberLinear, decode, prefill, sparsify_
+from amber_ext import (
+    AmberConfig,
+    AmberLinear,
+    OutstandingSparseConfig,
+    decode,
+    prefill,
+    quantize_,
+    sparsify_,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +78,20 @@ def test_whole_model_compiles_once_for_many_lengths(tiny_llama):
     assert len(compiled_graphs(counter)) == 1
     ops = [node.target for node in compiled_graphs(counter)[0].graph.nodes]
     assert ops.count(torch.ops.amber.linear) == 12  # every pruned layer is in it
+
+
+def test_a_quantised_model_compiles_once_for_many_lengths(tiny_llama):
+    quantize_(tiny_llama, OutstandingSparseConfig(), [torch.randint(3, 97, (2, 24))])
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(tiny_llama, backend=counter, fullgraph=True, dynamic=True)
+    with torch.no_grad():
+        for length in (6, 11, 40):
+            tokens = torch.randint(3, 97, (1, length))
+            got = compiled(tokens, use_cache=False).logits
+            assert torch.allclose(got, tiny_llama(tokens, use_cache=False).logits, atol=1e-3)
+    assert len(compiled_graphs(counter)) == 1
+    ops = [node.target for node in compiled_graphs(counter)[0].graph.nodes]
+    assert ops.count(torch.ops.amber.quantize_activations) == 28
 
 
 @pytest.mark.parametrize("around", ["model", "caller"])

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from amber_ext import AmberConfig, Pattern
+from amber_ext import AmberConfig, OutstandingSparseConfig, Pattern
 
 
 def test_round_trip(tmp_path):
@@ -52,3 +52,42 @@ def test_refuses_bad_files(tmp_path):
 def test_unknown_preset():
     with pytest.raises(ValueError, match="preset: 'llama' is not known; allowed: 'llama-3.1-8b', 'qwen2-7b'"):
         AmberConfig.preset("llama")
+
+
+def test_outstanding_sparse_round_trip(tmp_path):
+    config = OutstandingSparseConfig(
+        pattern="8:16",
+        targets=(),
+        direction="outstanding",
+        alpha=0.1,
+        dtype="e4m3",
+        unquantized={"down_proj": "all", "o_proj": [3, 1, 3]},
+    )
+    assert config.unquantized == {"down_proj": "all", "o_proj": (1, 3)}
+    assert config.keeps_dtype("down_proj", 7) and config.keeps_dtype("o_proj", 3)
+    assert not config.keeps_dtype("o_proj", 2) and not config.keeps_dtype("q_proj", 1)
+    config.save(tmp_path / "config.json")
+    assert OutstandingSparseConfig.load(tmp_path / "config.json") == config
+    preset = OutstandingSparseConfig.preset("llama-3.1-8b", dtype="int8")
+    assert preset.skip_layers["q_proj"] == AmberConfig.preset("llama-3.1-8b").skip_layers["q_proj"]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"direction": "up"}, "direction: 'up' is not known; allowed: 'none', 'smoothquant', 'outstanding'"),
+        ({"alpha": -0.1}, r"alpha: -0.1 is not allowed; it must be in \[0, 1\]"),
+        ({"alpha": float("nan")}, "alpha: nan is not allowed"),
+        ({"dtype": "fp4"}, "dtype: 'fp4' is not known; allowed: 'int8', 'e4m3'"),
+        ({"targets": "q_proj"}, "targets: 'q_proj' is not allowed"),
+        ({"unquantized": {"o_proj": "some"}}, "unquantized: o_proj: 'some' is not allowed"),
+    ],
+)
+def test_outstanding_sparse_refusals(fields, message):
+    with pytest.raises(ValueError, match=message):
+        OutstandingSparseConfig(**fields)
+
+
+def test_unknown_fields_are_named_with_their_class():
+    with pytest.raises(ValueError, match="OutstandingSparseConfig field: 'beta' is not known"):
+        OutstandingSparseConfig.from_dict({"beta": 1})

@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from amber_ext import AmberLinear, Pattern, dispatch, dispatch_table, explain, ops
+from amber_ext.dispatch_w8a8 import choose_w8a8
 
 WIN = {
     "arch": 90,
@@ -117,3 +118,47 @@ def test_an_old_gpu_gets_the_reference(table, monkeypatch):
 def test_the_shipped_table_is_well_formed():
     dispatch_table.measurements.cache_clear()
     assert all(entry.speedup >= 1 for entry in dispatch_table.measurements())
+
+
+def decide_w8a8(tokens, n, k, pattern="2:4", weight_dtype=torch.int8, dtype=torch.bfloat16, backend="auto"):
+    with FakeTensorMode():
+        x = torch.empty(tokens, k, dtype=dtype, device="cuda")
+        weight = torch.empty(n, k, dtype=weight_dtype, device="cuda")
+        return choose_w8a8(x, weight, Pattern(pattern), backend)
+
+
+def test_auto_takes_8_bit_kernels_from_their_own_measurements(table, tmp_path, monkeypatch):
+    fields = {**WIN, "dtype": "int8 bfloat16", "kernel": "sm90_s8_a"}
+    slow = {**fields, "min_tokens": 64, "kernel": "dense", "speedup": 1.0}
+    (tmp_path / "table.json").write_text(json.dumps({"measurements": [WIN, fields, slow]}))
+    monkeypatch.setattr(ops, "SPARSE_GEMMS", frozenset({"sm90_bf16_a", "sm90_s8_a"}))
+    dispatch_table.measurements.cache_clear()
+
+    won = decide_w8a8(512, 1024, 2048)
+    assert (won.backend, won.kernel) == ("cutlass", "sm90_s8_a")
+    assert "1.31x dense 8-bit in test.json" in won.reason
+    lost = decide_w8a8(64, 1024, 2048)
+    assert (lost.backend, lost.kernel) == ("cuda", "dense") and "not pruned" in lost.reason
+    for decision in (
+        decide_w8a8(512, 1024, 2048, dtype=torch.float16),
+        decide_w8a8(512, 1024, 2048, weight_dtype=torch.float8_e4m3fn),
+        decide_w8a8(512, 1024, 2048, pattern="8:16"),
+        decide_w8a8(512, 1024, 2048 + 64),
+        decide_w8a8(512, 1024, 32768 + 128),
+        decide_w8a8(8, 1024, 2048),
+    ):
+        assert (decision.backend, decision.kernel) == ("cuda", "masked_dense")
+    assert decide_w8a8(512, 1024, 2048, pattern="1:1").kernel == "masked_dense"
+    assert decide_w8a8(8, 1024, 2048, backend="cutlass").kernel == "sparse_gemm"
+    # The 16-bit layer keeps its own.
+    assert decide(512, 1024, 2048).kernel == "sm90_bf16_a"
+
+
+def test_8_bit_shapes_that_torch_cannot_multiply_go_to_the_reference(table, monkeypatch):
+    assert decide_w8a8(512, 1028, 2048).backend == "reference"
+    with pytest.raises(RuntimeError, match="N and K to be multiples of 8"):
+        decide_w8a8(512, 1028, 2048, backend="cuda")
+    assert decide_w8a8(512, 1032, 2048, weight_dtype=torch.float8_e4m3fn).backend == "reference"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
+    decision = decide_w8a8(512, 1024, 2048, weight_dtype=torch.float8_e4m3fn)
+    assert decision.backend == "reference" and "8.9 or newer" in decision.reason

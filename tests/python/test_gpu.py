@@ -159,3 +159,89 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.amber.nm_prune.default, (x, None, 4, 8, "none"))
     for kernel in ("masked_dense", "sparse_gemm"):
         torch.library.opcheck(torch.ops.amber.linear.default, (x, weight, None, None, 2, 4, "none", kernel))
+
+
+def w8a8_operands(tokens, k, n, quantized, dtype=torch.bfloat16):
+    torch.manual_seed(tokens)
+    x = torch.randn(tokens, k, device="cuda", dtype=dtype)
+    if tokens > 4:
+        x[1], x[2, 3], x[3, 5] = 0, float("nan"), float("inf")
+    weight, weight_scale = amber_ext.quantize_weight(torch.randn(n, k, device="cuda", dtype=dtype), quantized)
+    factors = {"scale": torch.rand(k, device="cuda") + 0.1, "smooth": torch.rand(k, device="cuda") + 0.1}
+    return x, weight, weight_scale, torch.randn(n, device="cuda", dtype=dtype), factors
+
+
+@pytest.mark.parametrize("quantized", ["int8", "e4m3"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pattern", ["1:1", "2:4", "8:16"])
+def test_quantised_activations_equal_the_reference(pattern, dtype, quantized):
+    x, _, _, _, factors = w8a8_operands(33, 4096, 8, quantized, dtype)
+    for options in ({}, factors, {**factors, "rescale": "variance"}):
+        got = amber_ext.quantize_activations(x, pattern, **options, dtype=quantized, backend="cuda")
+        want = amber_ext.quantize_activations(x, pattern, **options, dtype=quantized, backend="reference")
+        assert torch.equal(got[0].view(torch.int8), want[0].view(torch.int8))
+        torch.testing.assert_close(got[1], want[1], rtol=1e-6, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("rescale", ["none", "variance"])
+@pytest.mark.parametrize("dtype", sparse_dtypes())
+@pytest.mark.parametrize("quantized", ["int8", "e4m3"])
+@pytest.mark.parametrize("tokens", [1, 5, 16, 17, 65, 4097])
+def test_w8a8_linear_equals_the_reference(tokens, quantized, dtype, rescale):
+    x, weight, weight_scale, bias, factors = w8a8_operands(tokens, 512, 272, quantized, dtype)
+    for pattern, backends in (("1:1", ["cuda"]), ("2:4", ["cuda", "cutlass"]), ("8:16", ["cuda"])):
+        options = {"pattern": pattern, **factors, "rescale": rescale}
+        want = amber_ext.linear_w8a8(x, weight, weight_scale, bias, **options, backend="reference")
+        for backend in backends:
+            got = amber_ext.linear_w8a8(x, weight, weight_scale, bias, **options, backend=backend)
+            # int8 products are exact: at most the last bit of the output differs.
+            tolerance = 2 * torch.finfo(dtype).eps if quantized == "int8" else 0.02
+            torch.testing.assert_close(
+                got.float(),
+                want.float(),
+                rtol=tolerance,
+                atol=0.02 * want.nan_to_num().abs().max().item() * (quantized == "e4m3") + 1e-3,
+                equal_nan=True,
+            )
+
+
+def test_w8a8_refusals():
+    x, weight, weight_scale, _, _ = w8a8_operands(4, 512, 272, "int8")
+    with pytest.raises(RuntimeError, match="pattern: '4:8' does not run on a sparse GEMM; allowed: '2:4'"):
+        amber_ext.linear_w8a8(x, weight, weight_scale, pattern="4:8", backend="cutlass")
+    with pytest.raises(RuntimeError, match="N and K to be multiples of 8"):
+        amber_ext.linear_w8a8(x, weight[:250].contiguous(), weight_scale[:250], backend="cuda")
+    with pytest.raises(RuntimeError, match="not in this build"):
+        amber_ext.linear_w8a8(x.float(), weight, weight_scale, pattern="2:4", backend="cutlass")
+    with pytest.raises(RuntimeError, match="does not take int8 operands"):
+        torch.ops.amber.sparse_linear_w8a8(x, weight, weight_scale, None, None, None, "2:4", "none", "sm90_bf16_128x256x128_2x1_cooperative")  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["cuda", "cutlass"])
+def test_w8a8_graph_replay_with_new_inputs(backend):
+    x = torch.randn(130, 512, device="cuda", dtype=torch.bfloat16)
+    factor = torch.rand(512) + 0.5
+    linear = torch.nn.Linear(512, 256)
+    layer = amber_ext.QuantizedLinear.from_linear(linear, factor, pattern="2:4", backend=backend)
+    layer = layer.cuda().bfloat16()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(stream):
+        layer(x)  # kernels load lazily
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            y = layer(x)
+        x.copy_(torch.randn_like(x))
+        graph.replay()
+        assert torch.equal(y, layer(x))
+    torch.cuda.synchronize()
+
+
+def test_a_quantised_model_on_the_gpu(tiny_llama):
+    tokens = torch.randint(3, 97, (2, 40))
+    amber_ext.quantize_(tiny_llama, amber_ext.OutstandingSparseConfig(), [tokens])
+    with torch.inference_mode():
+        want = tiny_llama(tokens).logits
+        got = tiny_llama.cuda()(tokens.cuda()).logits.cpu()
+    # Attention rounds differently, which may move a value across a rounding limit.
+    assert (got - want).norm() < 0.02 * want.norm()

@@ -1,9 +1,12 @@
 """A real model against figures that an independent implementation measured (each within 1 %)."""
 
+import copy
+
 import pytest
 import torch
 
-from amber_ext import AmberConfig, densify_, sparsify_
+from amber_ext import AmberConfig, OutstandingSparseConfig, densify_, quantize_, sparsify_
+from amber_ext.config import DEFAULT_TARGETS
 from amber_ext.evaluate import greedy_answer, perplexity, read_text, tokenize
 from amber_ext.sensitivity import plan_from, sensitivity
 
@@ -51,6 +54,26 @@ def test_denser_patterns_and_skips_are_better(smollm2, wikitext_path):
         skipping = plan_from(smollm2.model, measured, config, skip=5)
         assert {len(layers) for layers in skipping.skip_layers.values()} == {5}
         assert pruned_perplexity(smollm2, wikitext_path, skipping, count) < measure["robust_norm", pattern]
+
+
+def test_w8a8(smollm2, wikitext_path):
+    """SmoothQuant keeps dense W8A8 within 2 %, and beats no smoothing and the paper's inverse."""
+    ids = tokenize(smollm2.tokenizer, read_text(wikitext_path), 60_000)
+    scored, calibration = ids[:3072], [part[None] for part in ids[-1024:].split(512)]
+    dense = perplexity(smollm2.model, scored)
+    smoothings = {"smoothquant": 0.5, "none": 0.5, "outstanding": 0.1}
+    quantized, sparse = {}, {}
+    for direction, alpha in smoothings.items():
+        for targets, results in (((), quantized), (DEFAULT_TARGETS, sparse)):
+            model = copy.deepcopy(smollm2.model)
+            config = OutstandingSparseConfig(
+                pattern="8:16", targets=targets, direction=direction, alpha=alpha
+            )
+            quantize_(model, config, calibration)
+            results[direction] = perplexity(model, scored)
+    assert quantized["smoothquant"] == pytest.approx(dense, rel=0.02)
+    assert min(quantized, key=quantized.get) == min(sparse, key=sparse.get) == "smoothquant"
+    assert all(sparse[direction] > quantized[direction] for direction in smoothings)
 
 
 def test_it_still_answers(smollm2):

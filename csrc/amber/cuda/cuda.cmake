@@ -69,7 +69,7 @@ function(amber_add_cuda target)
   list(GET CMAKE_CUDA_ARCHITECTURES 0 oldest)
   string(REGEX REPLACE "-.*" "-virtual" oldest "${oldest}")
   amber_cuda_objects(amber_cuda_kernels "${CMAKE_CUDA_ARCHITECTURES};${oldest}"
-    "${sources}/prune.cu;${sources}/prune_compress.cu")
+    "${sources}/prune.cu;${sources}/prune_compress.cu;${sources}/quantize.cu;${sources}/quantize_compress.cu")
   target_sources(${target} PRIVATE "${sources}/sparse_gemm.cpp" $<TARGET_OBJECTS:amber_cuda_kernels>)
 
   foreach(family sm80 sm90)

@@ -25,9 +25,9 @@ const SparseGemmKernel* find_sparse_gemm(const char* name) {
   return nullptr;
 }
 
-const SparseGemmKernel* default_sparse_gemm(int arch, DType dtype) {
+const SparseGemmKernel* default_sparse_gemm(int arch, Operands operands, DType dtype) {
   for (const SparseGemmKernel* kernel : sparse_gemm_kernels()) {
-    if (kernel->runs_on(arch) && kernel->dtype == dtype) return kernel;
+    if (kernel->runs_on(arch) && kernel->operands == operands && kernel->dtype == dtype) return kernel;
   }
   return nullptr;
 }

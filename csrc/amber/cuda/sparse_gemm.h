@@ -1,4 +1,5 @@
-// 2:4 sparse GEMM: Y = X W^T (+ bias), X compressed by prune_compress, fp32 accumulation.
+// 2:4 sparse GEMM: Y = X W^T (+ bias), X compressed by prune_compress (16-bit operands, fp32
+// accumulation) or by quantize_compress (8-bit operands, s32 or fp32 accumulation, scales applied to Y).
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -14,6 +15,13 @@ namespace amber::cuda {
 
 enum class RasterOrder { kHeuristic, kAlongM, kAlongN };
 
+// What the tensor cores multiply: X and W in the output's 16-bit dtype, or both in 8 bits.
+enum class Operands { k16bit, kInt8, kE4m3 };
+
+constexpr const char* describe(Operands operands) {
+  return operands == Operands::k16bit ? "16-bit" : operands == Operands::kInt8 ? "int8" : "e4m3";
+}
+
 struct SparseGemmArgs {
   const void* values;       // [value_rows, K / 2]
   const uint8_t* metadata;  // in the kernel's layout, for T rows
@@ -24,6 +32,8 @@ struct SparseGemmArgs {
   int64_t out_features;     // N
   int64_t in_features;      // K
   int multiprocessors;      // of the device
+  const float* token_scale = nullptr;   // [value_rows], for 8-bit operands
+  const float* weight_scale = nullptr;  // [N], for 8-bit operands
   RasterOrder raster_order = RasterOrder::kHeuristic;
   int max_swizzle = 1;
 };
@@ -48,7 +58,8 @@ constexpr const char* describe(GemmStatus status) {
 struct SparseGemmKernel {
   const char* name;
   int arch;  // 90: SM90 only; 80: SM80, SM86, SM89
-  DType dtype;
+  Operands operands;
+  DType dtype;  // of the output and the bias
   MetadataLayout layout;
   int64_t in_features_multiple;
   int64_t out_features_multiple;
@@ -67,6 +78,6 @@ const std::vector<const SparseGemmKernel*>& sparse_gemm_kernels();
 const SparseGemmKernel* find_sparse_gemm(const char* name);
 
 // The default for a device of this compute capability (major * 10 + minor); null when there is none.
-const SparseGemmKernel* default_sparse_gemm(int arch, DType dtype);
+const SparseGemmKernel* default_sparse_gemm(int arch, Operands operands, DType dtype);
 
 }  // namespace amber::cuda

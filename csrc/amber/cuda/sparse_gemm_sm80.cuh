@@ -59,6 +59,7 @@ struct Sm80SparseGemm {
   static constexpr SparseGemmKernel describe(const char* name) {
     return {name,
             80,
+            Operands::k16bit,
             cutlass::platform::is_same<Element, cutlass::half_t>::value ? DType::kFloat16
                                                                         : DType::kBFloat16,
             MetadataLayout::kSm80_16bit,

@@ -1,8 +1,9 @@
 // SM90a: wgmma.mma_async.sp through CUTLASS' collective builder. Operand A, the sparse one, is the
-// activations; B is the weight; the bias is added in the epilogue.
+// activations; B is the weight; scales and bias are applied in the epilogue.
 #pragma once
 
 #include "amber/cuda/prune_compress_args.h"
+#include "amber/cuda/quantize_compress_args.h"
 #include "amber/cuda/sparse_gemm.h"
 #include "cute/tensor.hpp"
 #include "cutlass/epilogue/collective/collective_builder.hpp"
@@ -14,29 +15,61 @@
 
 namespace amber::cuda {
 
-template <typename Element, typename TileShape, typename ClusterShape, typename MainloopSchedule,
-          typename EpilogueSchedule>
-struct Sm90SparseGemm {
-  static constexpr int kAlignment = 128 / cutlass::sizeof_bits<Element>::value;
-  static constexpr auto kRound = cutlass::FloatRoundStyle::round_to_nearest;
-  using RowMajor = cutlass::layout::RowMajor;
-  using ColumnMajor = cutlass::layout::ColumnMajor;
+using RowMajor = cutlass::layout::RowMajor;
+using ColumnMajor = cutlass::layout::ColumnMajor;
+namespace fusion = cutlass::epilogue::fusion;
 
-  // acc + bias; a null bias reads as zero.
-  using Bias = cutlass::epilogue::fusion::Sm90RowBroadcast<
-      0, TileShape, Element, float, cute::Stride<cute::_0, cute::_1, int64_t>, kAlignment>;
-  using AddBias = cutlass::epilogue::fusion::Sm90EVT<
-      cutlass::epilogue::fusion::Sm90Compute<cutlass::plus, Element, float, kRound>, Bias,
-      cutlass::epilogue::fusion::Sm90AccFetch>;
+template <typename Element>
+constexpr int kElementsIn16Bytes = 128 / cutlass::sizeof_bits<Element>::value;
 
+template <template <class> class Function, typename Output, typename... Children>
+using Apply = fusion::Sm90EVT<
+    fusion::Sm90Compute<Function, Output, float, cutlass::FloatRoundStyle::round_to_nearest>, Children...>;
+
+// One number a column of Y; a null pointer reads as zero.
+template <typename TileShape, typename Element>
+using EachColumn = fusion::Sm90RowBroadcast<0, TileShape, Element, float, cute::Stride<cute::_0, cute::_1, int64_t>,
+                                            kElementsIn16Bytes<Element>>;
+
+// acc + bias
+template <typename TileShape, typename Output>
+struct AddBias {
+  using Tree = Apply<cutlass::plus, Output, EachColumn<TileShape, Output>, fusion::Sm90AccFetch>;
+
+  static typename Tree::Arguments arguments(const SparseGemmArgs& args) {
+    return {{static_cast<const Output*>(args.bias), Output(0), {}}, {}, {}};
+  }
+};
+
+// acc * token_scale * weight_scale + bias
+template <typename TileShape, typename Output>
+struct ScaleAndAddBias {
+  using TokenScale =
+      fusion::Sm90ColBroadcast<0, TileShape, float, float, cute::Stride<cute::_1, cute::_0, int64_t>>;
+  using ByToken = Apply<cutlass::multiplies, float, TokenScale, fusion::Sm90AccFetch>;
+  using ByChannel = Apply<cutlass::multiplies, float, EachColumn<TileShape, float>, ByToken>;
+  using Tree = Apply<cutlass::plus, Output, EachColumn<TileShape, Output>, ByChannel>;
+
+  static typename Tree::Arguments arguments(const SparseGemmArgs& args) {
+    return {{static_cast<const Output*>(args.bias), Output(0), {}},
+            {{args.weight_scale, 0.0f, {}}, {{args.token_scale, 0.0f, {}}, {}, {}}, {}},
+            {}};
+  }
+};
+
+template <typename Operand, typename Accumulator, typename Output, typename Fusion, typename TileShape,
+          typename ClusterShape, typename MainloopSchedule, typename EpilogueSchedule>
+struct Sm90SparseGemmOf {
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, TileShape, ClusterShape,
-      cutlass::epilogue::collective::EpilogueTileAuto, float, float, void, RowMajor, kAlignment,
-      Element, RowMajor, kAlignment, EpilogueSchedule, AddBias>::CollectiveOp;
+      cutlass::epilogue::collective::EpilogueTileAuto, Accumulator, float, void, RowMajor,
+      kElementsIn16Bytes<Output>, Output, RowMajor, kElementsIn16Bytes<Output>, EpilogueSchedule,
+      typename Fusion::Tree>::CollectiveOp;
 
   using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
-      cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, Element, RowMajor, kAlignment,
-      Element, ColumnMajor, kAlignment, float, TileShape, ClusterShape,
+      cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, Operand, RowMajor,
+      kElementsIn16Bytes<Operand>, Operand, ColumnMajor, kElementsIn16Bytes<Operand>, Accumulator, TileShape,
+      ClusterShape,
       cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
           sizeof(typename Epilogue::SharedStorage))>,
       MainloopSchedule>::CollectiveOp;
@@ -54,15 +87,15 @@ struct Sm90SparseGemm {
     typename Gemm::Arguments arguments{
         cutlass::gemm::GemmUniversalMode::kGemm,
         problem,
-        {static_cast<const Element*>(args.values), SparseConfig::fill_layoutA(problem),
-         static_cast<const Element*>(args.weight),
+        {static_cast<const Operand*>(args.values), SparseConfig::fill_layoutA(problem),
+         static_cast<const Operand*>(args.weight),
          cutlass::make_cute_packed_stride(typename Kernel::StrideB{}, cute::make_shape(n, k, 1)),
          reinterpret_cast<const typename Mainloop::ElementE*>(args.metadata),
          SparseConfig::fill_layoutE(problem)},
-        {{{static_cast<const Element*>(args.bias), Element(0), {}}, {}, {}},
+        {Fusion::arguments(args),
          nullptr,
          {},
-         static_cast<Element*>(args.output),
+         static_cast<Output*>(args.output),
          cutlass::make_cute_packed_stride(typename Kernel::StrideD{}, cute::make_shape(t, n, 1))}};
     arguments.hw_info.sm_count = args.multiprocessors;
     using Order = decltype(arguments.scheduler.raster_order);
@@ -79,7 +112,7 @@ struct Sm90SparseGemm {
 
   static GemmStatus run(const SparseGemmArgs& args, void* workspace, cudaStream_t stream) {
 #if defined(CUTLASS_ARCH_MMA_SPARSE_SM90_SUPPORTED)
-    const auto arguments = Sm90SparseGemm::arguments(args);
+    const auto arguments = Sm90SparseGemmOf::arguments(args);
     Gemm gemm;
     if (gemm.can_implement(arguments) != cutlass::Status::kSuccess) return GemmStatus::kUnsupportedShape;
     // `initialize` clears barriers on the stream too, so it needs it as much as `run` does.
@@ -94,20 +127,38 @@ struct Sm90SparseGemm {
   }
 
   static constexpr SparseGemmKernel describe(const char* name) {
+    constexpr bool wide = sizeof(Operand) == 2;
     return {name,
             90,
-            cute::is_same_v<Element, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,
-            MetadataLayout::kSm90_16bit,
-            kCompressColumns,
-            kAlignment,
+            wide                                 ? Operands::k16bit
+            : cute::is_same_v<Operand, int8_t> ? Operands::kInt8
+                                                 : Operands::kE4m3,
+            cute::is_same_v<Output, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,
+            wide ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm90_8bit,
+            wide ? kCompressColumns : kQuantizeColumns,
+            kElementsIn16Bytes<Output>,
             false,
             &workspace_bytes,
             &run};
   }
 };
 
+template <typename Element, typename TileShape, typename ClusterShape, typename MainloopSchedule,
+          typename EpilogueSchedule>
+using Sm90SparseGemm = Sm90SparseGemmOf<Element, float, Element, AddBias<TileShape, Element>, TileShape, ClusterShape,
+                                        MainloopSchedule, EpilogueSchedule>;
+
+// int8 accumulates in s32, e4m3 in fp32.
+template <typename Operand, typename Output, typename TileShape, typename ClusterShape, typename MainloopSchedule,
+          typename EpilogueSchedule>
+using Sm90SparseGemm8bit =
+    Sm90SparseGemmOf<Operand, cute::conditional_t<cute::is_same_v<Operand, int8_t>, int32_t, float>, Output,
+                     ScaleAndAddBias<TileShape, Output>, TileShape, ClusterShape, MainloopSchedule, EpilogueSchedule>;
+
 using Cooperative = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
 using CooperativeEpilogue = cutlass::epilogue::TmaWarpSpecializedCooperative;
+// e4m3 products summed in the tensor core's own, less precise accumulator for longer.
+using CooperativeFast = cutlass::gemm::KernelTmaWarpSpecializedCooperativeFP8FastAccum;
 using Pingpong = cutlass::gemm::KernelTmaWarpSpecializedPingpong;
 using PingpongEpilogue = cutlass::epilogue::TmaWarpSpecialized;
 

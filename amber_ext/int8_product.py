@@ -1,0 +1,44 @@
+"""Exact int8 products, int32 out, by the fastest routine of torch that is exact on this device."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+# fp32 sums of this many products of 8-bit integers are exact: 1024 * 127 * 128 < 2**24.
+EXACT_K = 1024
+
+# What torch._int_mm needs on CUDA.
+CUDA_MIN_TOKENS = 17
+CUDA_MULTIPLE = 8
+
+
+# Asked once: a call would break a compiled graph.
+CPU_HAS_VNNI = torch.cpu._is_vnni_supported()
+
+
+def has_fast_int8(device: torch.device) -> bool:
+    """Whether `torch._int_mm` runs on int8 instructions there.
+
+    On a CPU without VNNI it is exact too, but some twenty times slower than fp32.
+    """
+    return device.type != "cpu" or CPU_HAS_VNNI
+
+
+def int8_product(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``values [T, K] weightᵀ [K, N]``, both int8, as int32 ``[T, N]``; T, K and N are 1 or more."""
+    if not has_fast_int8(values.device):
+        return product_in_exact_floats(values, weight)
+    tokens = values.shape[0]
+    if values.device.type == "cuda" and tokens < CUDA_MIN_TOKENS:
+        values = F.pad(values, (0, 0, 0, CUDA_MIN_TOKENS - tokens))
+    return torch._int_mm(values, weight.t())[:tokens]
+
+
+def product_in_exact_floats(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The same with fp32 products, over so few columns at a time that no sum is ever rounded."""
+    total = None
+    for x, w in zip(values.split(EXACT_K, 1), weight.split(EXACT_K, 1), strict=True):
+        part = (x.float() @ w.float().t()).to(torch.int32)
+        total = part if total is None else total.add_(part)
+    return total
