@@ -1,8 +1,7 @@
 """Perplexity of SmolLM2-135M-Instruct on WikiText-2 in W8A8, pruned and not. Writes results/w8a8.json.
 
-The protocol of perplexity.py on fewer tokens, for there are more lines: the first ones in windows of 1024,
-every token prefilled. Calibration uses tokens behind those that are scored. Each line is a fresh copy of the
-model.
+The protocol of perplexity.py: the first 40,960 tokens in windows of 1024, bf16, every token prefilled.
+Calibration uses tokens behind those that are scored. Each line is a fresh copy of the model.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ from __future__ import annotations
 import copy
 
 import environment
-from perplexity import CALIBRATION_TOKENS, DATA
+import torch
+from perplexity import CALIBRATION_TOKENS, DATA, TOKENS
 from rich.progress import track
 
 from amber_ext import OutstandingSparseConfig, quantize_
 from amber_ext.evaluate import WINDOW, perplexity, read_text, tokenize
 from amber_ext.models import load_model
 
-TOKENS = 16_384
 PATTERNS = ("2:4", "4:8", "8:16")
 SMOOTHQUANT = {"direction": "smoothquant", "alpha": 0.5}
 SMOOTHINGS = ({"direction": "none"}, SMOOTHQUANT, {"direction": "outstanding", "alpha": 0.1})
@@ -39,7 +38,7 @@ def configurations() -> list[tuple[str, OutstandingSparseConfig]]:
 
 
 def main() -> None:
-    loaded = load_model("smollm2")
+    loaded = load_model("smollm2", torch.bfloat16)
     text = read_text(DATA / "wikitext2_raw" / "wiki.test.raw")
     tokens = tokenize(loaded.tokenizer, text, TOKENS)
     calibration = tokenize(loaded.tokenizer, text, TOKENS + CALIBRATION_TOKENS)[TOKENS:]
@@ -62,11 +61,10 @@ def main() -> None:
             }
         )
         print(method, config.direction, config.pattern, value, flush=True)
-    dtype = str(loaded.model.dtype).removeprefix("torch.")
     path = environment.write(
         "w8a8",
         {
-            "model": f"SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to {dtype})",
+            "model": "SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to bf16)",
             "text": "WikiText-2 raw test",
             "tokens": len(tokens),
             "window": WINDOW,
