@@ -1,4 +1,5 @@
-// N:M sparsity patterns: of every M consecutive channels of a token, N survive.
+// Sparsity patterns. "N:M": of every M consecutive channels of a token, N survive. "N:16w": N of every 16
+// survive, and only sets that the windows of a 2:4 machine hold (window.h).
 #pragma once
 
 namespace amber {
@@ -8,9 +9,14 @@ inline constexpr int kMaxM = 32;  // a group's survivors fit in one 32-bit mask
 struct Pattern {
   int n;
   int m;
+  bool windowed = false;
 
-  constexpr bool valid() const { return 1 <= n && n <= m && m <= kMaxM; }
-  constexpr bool operator==(const Pattern& other) const { return n == other.n && m == other.m; }
+  constexpr bool valid() const {
+    return windowed ? m == 16 && (n == 10 || n == 12) : 1 <= n && n <= m && m <= kMaxM;
+  }
+  constexpr bool operator==(const Pattern& other) const {
+    return n == other.n && m == other.m && windowed == other.windowed;
+  }
 };
 
 }  // namespace amber

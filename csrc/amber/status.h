@@ -12,6 +12,7 @@ enum class Status {
   kNullPointer,
   kElementSizeMismatch,
   kMaskNotTwoOfFour,
+  kMaskDoesNotFit,
 };
 
 constexpr const char* describe(Status status) {
@@ -19,7 +20,7 @@ constexpr const char* describe(Status status) {
     case Status::kOk:
       return "ok";
     case Status::kInvalidPattern:
-      return "the pattern must satisfy 1 <= N <= M <= 32";
+      return "the pattern must be N:M with 1 <= N <= M <= 32, 10:16w or 12:16w";
     case Status::kColsNotMultipleOfM:
       return "the number of columns K must be a multiple of M";
     case Status::kNegativeSize:
@@ -30,6 +31,8 @@ constexpr const char* describe(Status status) {
       return "the element size must be 2 bytes for a 16-bit metadata layout, 1 byte for an 8-bit one";
     case Status::kMaskNotTwoOfFour:
       return "the mask must keep exactly 2 of every 4 columns";
+    case Status::kMaskDoesNotFit:
+      return "the mask keeps columns that the windows have no slots for";
   }
   return "unknown status";
 }

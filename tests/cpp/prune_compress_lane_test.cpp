@@ -10,6 +10,7 @@
 
 #include "amber/cpu/compress.h"
 #include "amber/cpu/prune.h"
+#include "amber/cpu/widen.h"
 
 namespace {
 
@@ -30,9 +31,12 @@ std::vector<T> awkward(int64_t count, std::mt19937& rng) {
   return x;
 }
 
-template <typename T, MetadataLayout Layout>
+template <typename T, MetadataLayout Layout, cuda::Selection S>
 void check(int64_t rows, int64_t cols, bool with_scale, std::mt19937& rng) {
-  SCOPED_TRACE(testing::Message() << "rows " << rows << " cols " << cols);
+  constexpr Pattern kPattern = cuda::pattern_of(S);
+  constexpr int kExtra = extra_windows(kPattern);
+  SCOPED_TRACE(testing::Message() << kPattern.n << ":" << kPattern.m << " rows " << rows << " cols " << cols);
+  const int64_t wide_cols = widened_cols(cols, kExtra);
   const std::vector<T> x = awkward<T>(rows * cols, rng);
   std::vector<float> scale(cols);
   for (float& c : scale) c = 0.5f + (rng() % 8) * 0.25f;
@@ -41,24 +45,26 @@ void check(int64_t rows, int64_t cols, bool with_scale, std::mt19937& rng) {
   const bool padded = Layout == MetadataLayout::kSm80_16bit;
   const int64_t value_rows = padded ? metadata_rows(Layout, rows) : rows;
 
-  std::vector<uint16_t> values(value_rows * cols / 2, 0xeeee);
-  std::vector<uint32_t> metadata(metadata_bytes(Layout, rows, cols) / 4, 0xeeeeeeee);
+  std::vector<uint16_t> values(value_rows * wide_cols / 2, 0xeeee);
+  std::vector<uint32_t> metadata(metadata_bytes(Layout, rows, wide_cols) / 4, 0xeeeeeeee);
   const cuda::PruneCompressArgs args{x.data(), c, values.data(), reinterpret_cast<uint8_t*>(metadata.data()),
-                                     rows, cols, value_rows, dtype, Layout};
-  const cuda::CompressGrid grid = cuda::compress_grid<Layout>(args);
+                                     rows, cols, value_rows, dtype, Layout, kPattern};
+  const cuda::CompressGrid grid = cuda::compress_grid<Layout, S>(args);
   for (int64_t by = 0; by < grid.y; ++by) {
     for (int64_t bx = 0; bx < grid.x; ++bx) {
       for (int thread = 0; thread < cuda::kWarps * 32; ++thread) {
-        cuda::prune_compress_lane<T, Layout>(args, bx, by, thread);
+        cuda::prune_compress_lane<T, Layout, S>(args, bx, by, thread);
       }
     }
   }
 
   std::vector<uint8_t> mask(rows * cols);
-  cpu::prune_rows({x.data(), c, nullptr, mask.data(), rows, cols, {2, 4}, dtype, cpu::Rescale::kNone}, 0, rows);
-  std::vector<uint16_t> want_values(rows * cols / 2);
+  cpu::prune_rows({x.data(), c, nullptr, mask.data(), rows, cols, kPattern, dtype, cpu::Rescale::kNone}, 0, rows);
+  std::vector<uint16_t> wide(rows * wide_cols), want_values(rows * wide_cols / 2);
+  std::vector<uint8_t> wide_mask(rows * wide_cols);
+  ASSERT_EQ(cpu::widen(x.data(), mask.data(), rows, cols, 2, kExtra, wide.data(), wide_mask.data()), Status::kOk);
   std::vector<uint8_t> want_metadata(metadata.size() * 4);
-  ASSERT_EQ(cpu::compress_2_4(x.data(), mask.data(), rows, cols, 2, Layout, want_values.data(),
+  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 2, Layout, want_values.data(),
                               want_metadata.data()),
             Status::kOk);
   want_values.resize(values.size(), 0);  // padding rows are zeros
@@ -67,19 +73,27 @@ void check(int64_t rows, int64_t cols, bool with_scale, std::mt19937& rng) {
   EXPECT_EQ(std::vector<uint8_t>(bytes, bytes + metadata.size() * 4), want_metadata);
 }
 
-template <typename T, MetadataLayout Layout>
-void check_shapes() {
+template <typename T, MetadataLayout Layout, cuda::Selection S>
+void check_shapes(std::initializer_list<int64_t> all_cols) {
   std::mt19937 rng(11);
   for (int64_t rows : {1, 7, 31, 63, 64, 65, 127, 200}) {
-    for (int64_t cols : {16, 112, 128, 144, 512, 1040}) {
-      check<T, Layout>(rows, cols, rows % 2 == 0, rng);
-    }
+    for (int64_t cols : all_cols) check<T, Layout, S>(rows, cols, rows % 2 == 0, rng);
   }
 }
 
-TEST(PruneCompressLane, Sm90Bf16) { check_shapes<BFloat16, MetadataLayout::kSm90_16bit>(); }
-TEST(PruneCompressLane, Sm90Fp16) { check_shapes<Float16, MetadataLayout::kSm90_16bit>(); }
-TEST(PruneCompressLane, Sm80Bf16) { check_shapes<BFloat16, MetadataLayout::kSm80_16bit>(); }
-TEST(PruneCompressLane, Sm80Fp16) { check_shapes<Float16, MetadataLayout::kSm80_16bit>(); }
+template <typename T, MetadataLayout Layout>
+void check_patterns() {
+  using cuda::Selection;
+  check_shapes<T, Layout, Selection::k2of4>({16, 112, 128, 144, 512, 1040});
+  check_shapes<T, Layout, Selection::k4of8>({32, 256, 288, 1056});
+  check_shapes<T, Layout, Selection::k8of16>({32, 256, 288, 1056});
+  check_shapes<T, Layout, Selection::k10of16w>({32, 512, 544, 1056});
+  check_shapes<T, Layout, Selection::k12of16w>({32, 256, 288, 1056});
+}
+
+TEST(PruneCompressLane, Sm90Bf16) { check_patterns<BFloat16, MetadataLayout::kSm90_16bit>(); }
+TEST(PruneCompressLane, Sm90Fp16) { check_patterns<Float16, MetadataLayout::kSm90_16bit>(); }
+TEST(PruneCompressLane, Sm80Bf16) { check_patterns<BFloat16, MetadataLayout::kSm80_16bit>(); }
+TEST(PruneCompressLane, Sm80Fp16) { check_patterns<Float16, MetadataLayout::kSm80_16bit>(); }
 
 }  // namespace

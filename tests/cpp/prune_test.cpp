@@ -10,6 +10,8 @@
 #include <random>
 #include <vector>
 
+#include "amber/window.h"
+
 namespace {
 
 using namespace amber;
@@ -44,7 +46,7 @@ std::vector<T> awkward(int64_t count, std::mt19937& rng) {
   return x;
 }
 
-// By stable sort of the fp32 scores, NaN first.
+// By stable sort of the fp32 scores, NaN first. A windowed pattern takes what fits, in that order.
 template <typename T>
 std::vector<uint8_t> expected_mask(const std::vector<T>& x, const float* scale, int64_t cols, Pattern p) {
   std::vector<uint8_t> mask(x.size(), 0);
@@ -59,7 +61,14 @@ std::vector<uint8_t> expected_mask(const std::vector<T>& x, const float* scale, 
       if (std::isnan(score[a]) || std::isnan(score[b])) return std::isnan(score[a]) && !std::isnan(score[b]);
       return score[a] > score[b];
     });
-    for (int i = 0; i < p.n; ++i) mask[base + order[i]] = 1;
+    uint32_t kept = 0;
+    for (int i : order) {
+      const uint32_t bit = 1u << i;
+      const bool take = !p.windowed  ? __builtin_popcount(kept) < p.n
+                        : p.n == 10 ? fits<1>(kept | bit)
+                                    : fits<2>(kept | bit);
+      if (take) kept |= bit, mask[base + i] = 1;
+    }
   }
   return mask;
 }
@@ -78,9 +87,10 @@ TYPED_TEST(Prune, EqualsASortOnEveryInstructionSet) {
   using T = TypeParam;
   std::mt19937 rng(7);
   const std::vector<Pattern> patterns{{1, 1}, {1, 2},  {2, 2},  {1, 4},   {2, 4},  {3, 4},   {4, 8}, {1, 8},
-                                      {3, 5}, {8, 16}, {5, 16}, {10, 16}, {16, 32}, {1, 32}, {31, 32}, {7, 30}};
+                                      {3, 5}, {8, 16}, {5, 16}, {10, 16}, {16, 32}, {1, 32}, {31, 32}, {7, 30},
+                                      {10, 16, true}, {12, 16, true}};
   for (Pattern p : patterns) {
-    for (int groups : {1, 3, 4, 17}) {
+    for (int groups : {1, 3, 4, 17, 35}) {
       const int64_t rows = 5, cols = static_cast<int64_t>(groups) * p.m;
       const std::vector<T> x = awkward<T>(rows * cols, rng);
       std::vector<float> scale(cols);
@@ -172,6 +182,7 @@ TEST(PruneValidate, NamesWhatIsWrong) {
   };
   EXPECT_EQ(status({2, 4}, 1, 8, x, mask), Status::kOk);
   EXPECT_EQ(status({5, 4}, 1, 8, x, mask), Status::kInvalidPattern);
+  EXPECT_EQ(status({8, 16, true}, 1, 16, x, mask), Status::kInvalidPattern);
   EXPECT_EQ(status({2, 4}, 1, 6, x, mask), Status::kColsNotMultipleOfM);
   EXPECT_EQ(status({2, 4}, -1, 8, x, mask), Status::kNegativeSize);
   EXPECT_EQ(status({2, 4}, 1, 8, nullptr, mask), Status::kNullPointer);

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <array>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -12,6 +11,7 @@
 
 #include "amber/cpu/compress.h"
 #include "amber/cpu/quantize.h"
+#include "amber/cpu/widen.h"
 
 namespace {
 
@@ -36,14 +36,15 @@ std::vector<T> tokens(int64_t rows, int64_t cols, std::mt19937& rng) {
 }
 
 // As the kernel: every thread selects, the block reduces, every thread stores.
-template <typename T, bool Rescale, int Chunks>
+template <typename T, bool Rescale, cuda::Selection S, int Chunks>
 void run_block(const cuda::QuantizeCompressArgs& args, int64_t t, int threads) {
-  std::vector<std::array<cuda::QuantizeChunk, Chunks>> chunks(threads);
+  struct Registers {
+    cuda::QuantizeChunk<S> chunk[Chunks];
+  };
+  std::vector<Registers> registers(threads);
   cuda::RowPart row;
   for (int thread = 0; thread < threads; ++thread) {
-    cuda::QuantizeChunk chunk[Chunks];
-    const cuda::RowPart part = cuda::quantize_lane_select<T, Rescale>(args, t, thread, threads, chunk);
-    std::copy(chunk, chunk + Chunks, chunks[thread].begin());
+    const auto part = cuda::quantize_lane_select<T, Rescale, S>(args, t, thread, threads, registers[thread].chunk);
     row.absmax_bits = std::max(row.absmax_bits, part.absmax_bits);
     row.moments.sum += part.moments.sum, row.moments.squares += part.moments.squares;
     row.moments.kept_sum += part.moments.kept_sum, row.moments.kept_squares += part.moments.kept_squares;
@@ -52,15 +53,16 @@ void run_block(const cuda::QuantizeCompressArgs& args, int64_t t, int threads) {
   const float factor = Rescale ? cuda::rescale_factor(row.moments, args.cols) : 1.0f;
   if (t < args.value_rows) args.token_scale[t] = t < args.rows ? units.scale * factor : 0.0f;
   for (int thread = 0; thread < threads; ++thread) {
-    cuda::QuantizeChunk chunk[Chunks];
-    std::copy(chunks[thread].begin(), chunks[thread].end(), chunk);
-    cuda::quantize_lane_store<T>(args, t, thread, threads, chunk, units);
+    cuda::quantize_lane_store<T, S>(args, t, thread, threads, registers[thread].chunk, units);
   }
 }
 
-template <typename T, bool Rescale>
+template <typename T, bool Rescale, cuda::Selection S>
 void check(MetadataLayout layout, QuantizedType type, int64_t rows, int64_t cols, bool factors) {
-  SCOPED_TRACE(testing::Message() << "rows " << rows << " cols " << cols);
+  constexpr Pattern kPattern = cuda::pattern_of(S);
+  constexpr int kExtra = extra_windows(kPattern);
+  SCOPED_TRACE(testing::Message() << kPattern.n << ":" << kPattern.m << " rows " << rows << " cols " << cols);
+  const int64_t wide_cols = widened_cols(cols, kExtra);
   std::mt19937 rng(17);
   const std::vector<T> x = tokens<T>(rows, cols, rng);
   std::vector<float> smooth(cols), scale(cols);
@@ -68,29 +70,31 @@ void check(MetadataLayout layout, QuantizedType type, int64_t rows, int64_t cols
   const DType dtype = std::is_same_v<T, Float16> ? DType::kFloat16 : DType::kBFloat16;
   const int64_t value_rows = layout == MetadataLayout::kSm80_8bit ? metadata_rows(layout, rows) : rows;
 
-  std::vector<uint8_t> values(value_rows * cols / 2, 0xee);
-  std::vector<uint32_t> metadata(metadata_bytes(layout, rows, cols) / 4, 0xeeeeeeee);
+  std::vector<uint8_t> values(value_rows * wide_cols / 2, 0xee);
+  std::vector<uint32_t> metadata(metadata_bytes(layout, rows, wide_cols) / 4, 0xeeeeeeee);
   std::vector<float> got_scale(value_rows, 777.0f);
   const cuda::QuantizeCompressArgs args{x.data(), factors ? smooth.data() : nullptr, factors ? scale.data() : nullptr,
                                         values.data(), reinterpret_cast<uint8_t*>(metadata.data()), got_scale.data(),
-                                        rows, cols, value_rows, dtype, layout, type, Rescale};
+                                        rows, cols, value_rows, dtype, layout, type, Rescale, kPattern};
   const cuda::QuantizeThreads shape = cuda::quantize_threads(args);
   ASSERT_LE(shape.threads, cuda::kMaxQuantizeThreads);
   for (int64_t t = 0; t < cuda::quantize_blocks(args); ++t) {
     if (shape.chunks == 1) {
-      run_block<T, Rescale, 1>(args, t, shape.threads);
+      run_block<T, Rescale, S, 1>(args, t, shape.threads);
     } else {
-      run_block<T, Rescale, cuda::kMaxQuantizeChunks>(args, t, shape.threads);
+      run_block<T, Rescale, S, cuda::kMaxQuantizeChunks>(args, t, shape.threads);
     }
   }
 
   const auto rescale = Rescale ? cpu::Rescale::kVariance : cpu::Rescale::kNone;
   std::vector<uint8_t> dense(rows * cols), mask(rows * cols);
   std::vector<float> want_scale(rows);
-  cpu::quantize_rows({x.data(), args.smooth, args.scale, dense.data(), want_scale.data(), rows, cols, {2, 4}, dtype, rescale, type}, 0, rows);
-  cpu::prune_rows({x.data(), args.scale, nullptr, mask.data(), rows, cols, {2, 4}, dtype, cpu::Rescale::kNone}, 0, rows);
-  std::vector<uint8_t> want_values(rows * cols / 2), want_metadata(metadata.size() * 4);
-  ASSERT_EQ(cpu::compress_2_4(dense.data(), mask.data(), rows, cols, 1, layout, want_values.data(), want_metadata.data()),
+  cpu::quantize_rows({x.data(), args.smooth, args.scale, dense.data(), want_scale.data(), rows, cols, kPattern, dtype, rescale, type}, 0, rows);
+  cpu::prune_rows({x.data(), args.scale, nullptr, mask.data(), rows, cols, kPattern, dtype, cpu::Rescale::kNone}, 0, rows);
+  std::vector<uint8_t> wide(rows * wide_cols), wide_mask(rows * wide_cols);
+  ASSERT_EQ(cpu::widen(dense.data(), mask.data(), rows, cols, 1, kExtra, wide.data(), wide_mask.data()), Status::kOk);
+  std::vector<uint8_t> want_values(rows * wide_cols / 2), want_metadata(metadata.size() * 4);
+  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 1, layout, want_values.data(), want_metadata.data()),
             Status::kOk);
   want_values.resize(values.size(), 0);  // padding rows are zeros
   want_scale.resize(value_rows, 0.0f);
@@ -108,22 +112,32 @@ void check(MetadataLayout layout, QuantizedType type, int64_t rows, int64_t cols
   }
 }
 
-template <typename T>
-void check_shapes(MetadataLayout layout) {
+template <typename T, cuda::Selection S>
+void check_shapes(MetadataLayout layout, std::initializer_list<int64_t> all_cols) {
   for (int64_t rows : {1, 31, 65, 100}) {
-    for (int64_t cols : {32, 96, 128, 160, 1056}) {
-      check<T, false>(layout, QuantizedType::kInt8, rows, cols, rows % 2 == 0);
-      check<T, true>(layout, QuantizedType::kInt8, rows, cols, rows % 2 == 1);
+    for (int64_t cols : all_cols) {
+      check<T, false, S>(layout, QuantizedType::kInt8, rows, cols, rows % 2 == 0);
+      check<T, true, S>(layout, QuantizedType::kInt8, rows, cols, rows % 2 == 1);
     }
   }
-  check<T, false>(layout, QuantizedType::kE4m3, 9, 256, true);
+  check<T, false, S>(layout, QuantizedType::kE4m3, 9, 256, true);
   // One chunk a thread up to 16,384 columns, then two.
-  for (int64_t cols : {14336, 16384, 18944, 32768}) check<T, true>(layout, QuantizedType::kInt8, 2, cols, true);
+  for (int64_t cols : {14336, 16384, 18944, 32768}) check<T, true, S>(layout, QuantizedType::kInt8, 2, cols, true);
 }
 
-TEST(QuantizeCompressLane, Sm90Bf16) { check_shapes<BFloat16>(MetadataLayout::kSm90_8bit); }
-TEST(QuantizeCompressLane, Sm90Fp16) { check_shapes<Float16>(MetadataLayout::kSm90_8bit); }
-TEST(QuantizeCompressLane, Sm80Bf16) { check_shapes<BFloat16>(MetadataLayout::kSm80_8bit); }
-TEST(QuantizeCompressLane, Sm80Fp16) { check_shapes<Float16>(MetadataLayout::kSm80_8bit); }
+template <typename T>
+void check_patterns(MetadataLayout layout) {
+  using cuda::Selection;
+  check_shapes<T, Selection::k2of4>(layout, {32, 96, 128, 160, 1056});
+  check_shapes<T, Selection::k4of8>(layout, {32, 256, 1056});
+  check_shapes<T, Selection::k8of16>(layout, {32, 256, 1056});
+  check_shapes<T, Selection::k10of16w>(layout, {32, 512, 1056});
+  check_shapes<T, Selection::k12of16w>(layout, {32, 256, 1056});
+}
+
+TEST(QuantizeCompressLane, Sm90Bf16) { check_patterns<BFloat16>(MetadataLayout::kSm90_8bit); }
+TEST(QuantizeCompressLane, Sm90Fp16) { check_patterns<Float16>(MetadataLayout::kSm90_8bit); }
+TEST(QuantizeCompressLane, Sm80Bf16) { check_patterns<BFloat16>(MetadataLayout::kSm80_8bit); }
+TEST(QuantizeCompressLane, Sm80Fp16) { check_patterns<Float16>(MetadataLayout::kSm80_8bit); }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "amber/cpu/prune.h"
 #include "amber/select.h"
+#include "amber/select_window.h"
 
 namespace amber::cpu {
 
@@ -26,6 +27,13 @@ inline static uint32_t select_group(const T* x, const float* scale, Pattern patt
   return survivors(key, pattern.n, pattern.m);
 }
 
+template <typename T>
+inline static uint32_t select_windowed(const T* x, const float* scale, Pattern pattern) {
+  uint32_t key[kWindowColumns];
+  for (int i = 0; i < kWindowColumns; ++i) key[i] = score_key(to_float(x[i]), scale ? scale[i] : 1.0f);
+  return pattern.n == 10 ? survivors_windowed<1>(key) : survivors_windowed<2>(key);
+}
+
 // The three patterns of the paper get loops of constant length.
 template <typename T, int N, int M>
 inline static uint32_t select_group(const T* x, const float* scale) {
@@ -37,6 +45,7 @@ inline static uint32_t select_group(const T* x, const float* scale) {
 
 template <typename T>
 inline static uint32_t select_any(const T* x, const float* scale, Pattern pattern) {
+  if (pattern.windowed) return select_windowed(x, scale, pattern);
   if (pattern == Pattern{2, 4}) return select_group<T, 2, 4>(x, scale);
   if (pattern == Pattern{4, 8}) return select_group<T, 4, 8>(x, scale);
   if (pattern == Pattern{8, 16}) return select_group<T, 8, 16>(x, scale);

@@ -86,6 +86,36 @@ struct Step {
   }
 };
 
+// Windowed patterns: a lane takes a whole group of 16, one key after the other, and returns its mask.
+template <int Extra>
+inline VecI survivors_by_lane(const int32_t (&key)[kLanes * kWindowColumns]) {
+  VecI by_column[kWindowColumns];
+  for (int i = 0; i < kWindowColumns; ++i) by_column[i] = load_strided<kWindowColumns>(key + i);
+  return survivors_windowed<Extra>(by_column);
+}
+
+template <typename T, int Extra>
+inline void prune_row_windowed(const PruneArgs& args, const T* x, T* pruned, uint8_t* mask) {
+  static_assert(kWindowColumns % kLanes == 0);
+  const VecF ones = VecF{} + 1.0f;
+  const VecI lane_bit = (VecI{} + 1) << lane_numbers();
+  constexpr int64_t kStep = kLanes * kWindowColumns;
+  for (int64_t begin = 0; begin < args.cols; begin += kStep) {
+    const int64_t count = args.cols - begin < kStep ? args.cols - begin : kStep;
+    int32_t key[kStep] = {};
+    for (int64_t k = 0; k < count; k += kLanes) {
+      store(key + k, vector_keys(load_float(x + begin + k), args.scale ? load<VecF>(args.scale + begin + k) : ones));
+    }
+    const VecI masks = survivors_by_lane<Extra>(key);
+    for (int64_t k = 0; k < count; k += kLanes) {
+      const int32_t group = masks[k / kWindowColumns] >> (k % kWindowColumns);
+      const VecI kept = (lane_bit & group) != 0;
+      if (mask) store(mask + begin + k, __builtin_convertvector(kept, VecI8) & 1);
+      if (pruned) store_kept(pruned + begin + k, x + begin + k, kept);
+    }
+  }
+}
+
 template <typename T, int M>
 inline void prune_row(const PruneArgs& args, const T* x, T* pruned, uint8_t* mask) {
   using S = Step<M>;
@@ -123,34 +153,42 @@ inline void rescale_row(T* pruned, int64_t cols, float factor) {
   for (; k < cols; ++k) pruned[k] = from_float<T>(to_float(pruned[k]) * factor);
 }
 
-template <typename T, int M>
-void prune_rows_of(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+template <typename T>
+using PruneRow = void (*)(const PruneArgs& args, const T* x, T* pruned, uint8_t* mask);
+
+template <typename T, PruneRow<T> Prune>
+bool prune_rows_by(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
   for (int64_t t = row_begin; t < row_end; ++t) {
     const T* x = static_cast<const T*>(args.x) + t * args.cols;
     T* pruned = args.pruned ? static_cast<T*>(args.pruned) + t * args.cols : nullptr;
     uint8_t* mask = args.mask ? args.mask + t * args.cols : nullptr;
-    prune_row<T, M>(args, x, pruned, mask);
+    Prune(args, x, pruned, mask);
     if (pruned && args.rescale == Rescale::kVariance) {
       rescale_row(pruned, args.cols,
                   variance_factor(vector_variance(x, args.cols),
                                   vector_variance(pruned, args.cols)));
     }
   }
+  return true;
 }
 
 template <typename T>
 bool prune_rows_of_dtype(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+  if (args.pattern.windowed) {
+    return args.pattern.n == 10 ? prune_rows_by<T, &prune_row_windowed<T, 1>>(args, row_begin, row_end)
+                                : prune_rows_by<T, &prune_row_windowed<T, 2>>(args, row_begin, row_end);
+  }
   switch (args.pattern.m) {
     case 2:
-      return prune_rows_of<T, 2>(args, row_begin, row_end), true;
+      return prune_rows_by<T, &prune_row<T, 2>>(args, row_begin, row_end);
     case 4:
-      return prune_rows_of<T, 4>(args, row_begin, row_end), true;
+      return prune_rows_by<T, &prune_row<T, 4>>(args, row_begin, row_end);
     case 8:
-      return prune_rows_of<T, 8>(args, row_begin, row_end), true;
+      return prune_rows_by<T, &prune_row<T, 8>>(args, row_begin, row_end);
     case 16:
-      return prune_rows_of<T, 16>(args, row_begin, row_end), true;
+      return prune_rows_by<T, &prune_row<T, 16>>(args, row_begin, row_end);
     case 32:
-      return prune_rows_of<T, 32>(args, row_begin, row_end), true;
+      return prune_rows_by<T, &prune_row<T, 32>>(args, row_begin, row_end);
     default:
       return false;
   }

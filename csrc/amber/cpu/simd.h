@@ -30,6 +30,26 @@ inline void store(To* to, Vec vec) {
   std::memcpy(to, &vec, sizeof vec);
 }
 
+inline VecI lane_numbers() {
+#if AMBER_LANES == 16
+  return VecI{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#else
+  return VecI{0, 1, 2, 3, 4, 5, 6, 7};
+#endif
+}
+
+// Lane l takes from[l * Stride].
+template <int Stride>
+inline VecI load_strided(const int32_t* from) {
+#if AMBER_LANES == 16
+  // The masked form: GCC 12 warns of the other's undefined source.
+  return reinterpret_cast<VecI>(
+      _mm512_mask_i32gather_epi32(__m512i{}, 0xffff, reinterpret_cast<__m512i>(lane_numbers() * Stride), from, 4));
+#else
+  return reinterpret_cast<VecI>(_mm256_i32gather_epi32(from, reinterpret_cast<__m256i>(lane_numbers() * Stride), 4));
+#endif
+}
+
 inline VecF as_float(VecI bits) { return reinterpret_cast<VecF>(bits); }
 inline VecI as_int(VecF value) { return reinterpret_cast<VecI>(value); }
 

@@ -7,13 +7,13 @@ namespace amber::cuda {
 namespace {
 
 // Two blocks an SM where a thread has one chunk: K <= 16384, which is most layers.
-template <typename T, bool Rescale, int Chunks>
+template <typename T, bool Rescale, Selection S, int Chunks>
 __global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 ? 2 : 1)
     quantize_compress_kernel(QuantizeCompressArgs args) {
   const int64_t t = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  QuantizeChunk chunk[Chunks];
-  RowPart part = quantize_lane_select<T, Rescale>(args, t, thread, threads, chunk);
+  QuantizeChunk<S> chunk[Chunks];
+  RowPart part = quantize_lane_select<T, Rescale, S>(args, t, thread, threads, chunk);
 
   part.absmax_bits = block_reduce(part.absmax_bits, MaxBits{});
   const TokenScale units = token_scale(part.absmax_bits, largest_value(args.type));
@@ -27,26 +27,33 @@ __global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 ? 2 : 1)
     factor = rescale_factor(m, args.cols);
   }
   if (thread == 0 && t < args.value_rows) args.token_scale[t] = t < args.rows ? units.scale * factor : 0.0f;
-  quantize_lane_store<T>(args, t, thread, threads, chunk, units);
+  quantize_lane_store<T, S>(args, t, thread, threads, chunk, units);
 }
 
-template <typename T, bool Rescale>
+template <typename T, bool Rescale, Selection S>
 cudaError_t launch(const QuantizeCompressArgs& args, cudaStream_t stream) {
   const int64_t blocks = quantize_blocks(args);
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   const QuantizeThreads shape = quantize_threads(args);
   const auto grid = static_cast<unsigned>(blocks), threads = static_cast<unsigned>(shape.threads);
   if (shape.chunks == 1) {
-    quantize_compress_kernel<T, Rescale, 1><<<grid, threads, 0, stream>>>(args);
+    quantize_compress_kernel<T, Rescale, S, 1><<<grid, threads, 0, stream>>>(args);
   } else {
-    quantize_compress_kernel<T, Rescale, kMaxQuantizeChunks><<<grid, threads, 0, stream>>>(args);
+    quantize_compress_kernel<T, Rescale, S, kMaxQuantizeChunks><<<grid, threads, 0, stream>>>(args);
   }
   return cudaGetLastError();
 }
 
+template <typename T, bool Rescale>
+cudaError_t launch_pattern(const QuantizeCompressArgs& args, cudaStream_t stream) {
+  return with_selection(args.pattern, cudaErrorInvalidValue, [&](auto selection) {
+    return launch<T, Rescale, decltype(selection)::value>(args, stream);
+  });
+}
+
 template <typename T>
 cudaError_t launch_dtype(const QuantizeCompressArgs& args, cudaStream_t stream) {
-  return args.rescale ? launch<T, true>(args, stream) : launch<T, false>(args, stream);
+  return args.rescale ? launch_pattern<T, true>(args, stream) : launch_pattern<T, false>(args, stream);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "amber/dtype.h"
 #include "amber/metadata.h"
+#include "amber/pattern.h"
 #include "amber/quantize.h"
 
 namespace amber::cuda {
@@ -13,8 +14,8 @@ struct QuantizeCompressArgs {
   const void* x;        // [rows, cols], fp16 or bf16, contiguous, 16-byte aligned
   const float* smooth;  // [cols] factors that x is multiplied with, 16-byte aligned, or null for 1
   const float* scale;   // [cols] channel scales of the selection, 16-byte aligned, or null for 1
-  void* values;         // [value_rows, cols / 2], 1 byte each, 16-byte aligned
-  uint8_t* metadata;    // metadata_bytes(layout, rows, cols)
+  void* values;         // [value_rows, K' / 2], 1 byte each, 16-byte aligned; K' = widened_cols (window.h)
+  uint8_t* metadata;    // metadata_bytes(layout, rows, K')
   float* token_scale;   // [value_rows]
   int64_t rows;
   int64_t cols;         // a multiple of kQuantizeColumns, at most kMaxQuantizeColumns
@@ -23,6 +24,7 @@ struct QuantizeCompressArgs {
   MetadataLayout layout;  // an 8-bit layout
   QuantizedType type;
   bool rescale;  // multiply the token's scale by sqrt(var(token) / var(pruned token))
+  Pattern pattern = {2, 4};  // one that has windows (extra_windows)
 };
 
 // Each thread takes 32 columns of a row: 64 bytes in, 16 bytes of values and 4 bytes of E out.

@@ -7,18 +7,18 @@
 
 #include <cmath>
 
-#include "amber/cuda/compress_quad.h"
+#include "amber/cuda/compress_columns.h"
 #include "amber/cuda/quantize_compress_args.h"
 
 namespace amber::cuda {
 
 inline constexpr uint32_t kPaddingMetadata = 0x44444444;  // indices {0, 1} in every quad
 
-// Survivors of 32 columns, two a word, and their 8 nibbles.
-struct QuantizeChunk {
-  uint32_t pair[8];
-  uint32_t metadata;
-};
+inline constexpr int kChunkGroups = kQuantizeColumns / kWindowColumns;
+
+// Survivors of 32 columns.
+template <Selection S>
+using QuantizeChunk = Compressed16<S>[kChunkGroups];
 
 // Sums over a token, before and after pruning. In fp32 within a thread, in fp64 across the block: good
 // to about 1e-6 where the mean is not far larger than the spread.
@@ -31,53 +31,64 @@ struct RowPart {
   Moments moments = {};
 };
 
-// A quad's survivors in fp32, times `smooth` [4].
-template <typename T>
-AMBER_HOST_DEVICE void smooth_pair(uint32_t pair, uint32_t nibble, const float* smooth, float (&kept)[2]) {
-  const uint32_t first = nibble & 3u, second = nibble >> 2;
-  kept[0] = widen(T{static_cast<uint16_t>(pair & 0xffffu)}) *
-            (first == 0 ? smooth[0] : first == 1 ? smooth[1] : smooth[2]);
-  kept[1] = widen(T{static_cast<uint16_t>(pair >> 16)}) *
-            (second == 1 ? smooth[1] : second == 2 ? smooth[2] : smooth[3]);
+AMBER_HOST_DEVICE void load_factors(const float* factors, int64_t k, float (&sixteen)[kWindowColumns]) {
+  AMBER_UNROLL
+  for (int i = 0; i < kWindowColumns; i += 4) {
+    sixteen[i] = sixteen[i + 1] = sixteen[i + 2] = sixteen[i + 3] = 1.0f;
+    if (factors) load_4_floats(factors + k + i, sixteen + i);
+  }
 }
 
-AMBER_HOST_DEVICE void load_factors(const float* factors, int64_t k, float (&four)[4]) {
-  four[0] = four[1] = four[2] = four[3] = 1.0f;
-  if (factors) load_4_floats(factors + k, four);
+struct WindowValues {
+  float value[2];
+};
+
+// The kept values of one window in fp32, times `smooth` [16].
+template <typename T, Selection S>
+AMBER_HOST_DEVICE WindowValues smooth_window(const Compressed16<S>& kept, int window,
+                                                const float (&smooth)[kWindowColumns]) {
+  float four[4];
+  AMBER_UNROLL
+  for (int i = 0; i < 4; ++i) four[i] = smooth[window < kQuads ? 4 * window + i : 4 * i + kCopied[window - kQuads]];
+  const uint32_t nibble = kept.nibbles >> (4 * window) & 0xfu, first = nibble & 3u, second = nibble >> 2;
+  const uint32_t pair = kept.pair[window];
+  return {{widen(T{static_cast<uint16_t>(pair & 0xffffu)}) * (first == 0 ? four[0] : first == 1 ? four[1] : four[2]),
+           widen(T{static_cast<uint16_t>(pair >> 16)}) * (second == 1 ? four[1] : second == 2 ? four[2] : four[3])}};
 }
 
 // Columns k .. k + 31 of row t; `part` takes in what the row's reduction needs.
-template <typename T, bool Rescale>
+template <typename T, bool Rescale, Selection S>
 AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k,
-                                    QuantizeChunk& chunk, RowPart& part) {
+                                    QuantizeChunk<S>& chunk, RowPart& part) {
   const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
-  Words4 loaded[4];
+  Words4 loaded[2 * kChunkGroups];
   AMBER_UNROLL
-  for (int i = 0; i < 4; ++i) loaded[i] = load_streaming(x + 8 * i);
+  for (int i = 0; i < 2 * kChunkGroups; ++i) loaded[i] = load_streaming(x + 8 * i);
 
   float sum = 0.0f, squares = 0.0f, kept_sum = 0.0f, kept_squares = 0.0f;
-  chunk.metadata = 0;
   AMBER_UNROLL
-  for (int quad = 0; quad < 8; ++quad) {
-    const uint32_t low = loaded[quad / 2].word[quad % 2 * 2], high = loaded[quad / 2].word[quad % 2 * 2 + 1];
-    float scale[4], smooth[4], kept[2];
-    load_factors(args.scale, k + 4 * quad, scale);
-    load_factors(args.smooth, k + 4 * quad, smooth);
-    uint32_t nibble;
-    chunk.pair[quad] = compress_quad<T>(low, high, scale, nibble);
-    chunk.metadata |= nibble << (4 * quad);
-    smooth_pair<T>(chunk.pair[quad], nibble, smooth, kept);
+  for (int group = 0; group < kChunkGroups; ++group) {
+    uint32_t word[8];
     AMBER_UNROLL
-    for (int slot = 0; slot < 2; ++slot) {
-      const uint32_t bits = absolute_bits(kept[slot]);
-      part.absmax_bits = bits > part.absmax_bits ? bits : part.absmax_bits;
-      if constexpr (Rescale) kept_sum += kept[slot], kept_squares += kept[slot] * kept[slot];
+    for (int i = 0; i < 8; ++i) word[i] = loaded[2 * group + i / 4].word[i % 4];
+    float scale[kWindowColumns], smooth[kWindowColumns];
+    load_factors(args.scale, k + group * kWindowColumns, scale);
+    load_factors(args.smooth, k + group * kWindowColumns, smooth);
+    chunk[group] = compress_16_columns<T, S>(word, scale);
+    AMBER_UNROLL
+    for (int window = 0; window < kQuads + kExtraWindows<S>; ++window) {
+      const WindowValues kept = smooth_window<T>(chunk[group], window, smooth);
+      for (float value : kept.value) {
+        const uint32_t bits = absolute_bits(value);
+        part.absmax_bits = bits > part.absmax_bits ? bits : part.absmax_bits;
+        if constexpr (Rescale) kept_sum += value, kept_squares += value * value;
+      }
     }
     if constexpr (Rescale) {
-      const uint32_t element[4] = {low & 0xffffu, low >> 16, high & 0xffffu, high >> 16};
       AMBER_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const float v = widen(T{static_cast<uint16_t>(element[i])}) * smooth[i];
+      for (int i = 0; i < kWindowColumns; ++i) {
+        const auto bits = static_cast<uint16_t>(i % 2 ? word[i / 2] >> 16 : word[i / 2] & 0xffffu);
+        const float v = widen(T{bits}) * smooth[i];
         sum += v, squares += v * v;
       }
     }
@@ -97,38 +108,56 @@ AMBER_HOST_DEVICE float rescale_factor(const Moments& m, int64_t cols) {
   return usable ? static_cast<float>(sqrt(ratio)) : 1.0f;
 }
 
-AMBER_HOST_DEVICE void store_metadata(const QuantizeCompressArgs& args, int64_t t, int64_t k, int64_t padded_rows,
-                                      uint32_t metadata) {
+// The nibbles of a chunk, or of padding.
+template <Selection S>
+AMBER_HOST_DEVICE void store_chunk_metadata(const QuantizeCompressArgs& args, int64_t t, int64_t k, int64_t padded_rows,
+                                            const QuantizeChunk<S>& chunk, bool filled) {
+  constexpr int kExtra = kExtraWindows<S>;
+  uint32_t columns = kPaddingMetadata, copies = kPaddingMetadata;
+  if (filled) {
+    columns = (chunk[0].nibbles & 0xffffu) | chunk[1].nibbles << 16;
+    if constexpr (kExtra > 0) copies = (chunk[0].nibbles >> 16) | (chunk[1].nibbles >> 16) << (4 * kExtra);
+  }
   if (args.layout == MetadataLayout::kSm90_8bit) {
-    *reinterpret_cast<uint32_t*>(args.metadata + sm90_8bit_byte(t, k, padded_rows)) = metadata;
+    *reinterpret_cast<uint32_t*>(args.metadata + sm90_8bit_byte(t, k, padded_rows)) = columns;
   } else {
-    reinterpret_cast<uint32_t*>(args.metadata)[sm80_word(t, k / 32, padded_rows, 16)] = metadata;
+    reinterpret_cast<uint32_t*>(args.metadata)[sm80_word(t, k / 32, padded_rows, 16)] = columns;
+  }
+  if constexpr (kExtra > 0) {
+    store_copies_metadata<kExtra>(args.metadata, args.layout, t, copies_begin(k, args.cols, kExtra), padded_rows,
+                                  copies);
   }
 }
 
-AMBER_HOST_DEVICE void store_values(const QuantizeCompressArgs& args, int64_t t, int64_t k, const Words4& values) {
-  store_16_bytes(static_cast<uint8_t*>(args.values) + (t * args.cols + k) / 2, values);
-}
-
-// The 16 values of a chunk.
-template <typename T>
-AMBER_HOST_DEVICE Words4 quantize_chunk(const QuantizeCompressArgs& args, int64_t k, const QuantizeChunk& chunk,
-                                        float inverse) {
-  Words4 values = {};
+// The values of a chunk, or of padding.
+template <typename T, Selection S>
+AMBER_HOST_DEVICE void store_chunk_values(const QuantizeCompressArgs& args, int64_t t, int64_t k, float inverse,
+                                          const QuantizeChunk<S>& chunk, bool filled) {
+  constexpr int kExtra = kExtraWindows<S>;
+  Words4 columns = {}, copies = {};
   AMBER_UNROLL
-  for (int quad = 0; quad < 8; ++quad) {
-    float smooth[4], kept[2];
-    load_factors(args.smooth, k + 4 * quad, smooth);
-    smooth_pair<T>(chunk.pair[quad], (chunk.metadata >> (4 * quad)) & 0xfu, smooth, kept);
+  for (int group = 0; group < kChunkGroups; ++group) {
+    if (!filled) continue;
+    float smooth[kWindowColumns];
+    load_factors(args.smooth, k + group * kWindowColumns, smooth);
     AMBER_UNROLL
-    for (int slot = 0; slot < 2; ++slot) {
-      const uint32_t byte = args.type == QuantizedType::kInt8
-                                ? static_cast<uint8_t>(to_int8(kept[slot], inverse))
-                                : to_e4m3(kept[slot], inverse);
-      values.word[quad / 2] |= byte << (16 * (quad % 2) + 8 * slot);
+    for (int window = 0; window < kQuads + kExtra; ++window) {
+      const WindowValues kept = smooth_window<T>(chunk[group], window, smooth);
+      uint32_t two = 0;
+      AMBER_UNROLL
+      for (int slot = 0; slot < 2; ++slot) {
+        const uint32_t byte = args.type == QuantizedType::kInt8
+                                  ? static_cast<uint8_t>(to_int8(kept.value[slot], inverse))
+                                  : to_e4m3(kept.value[slot], inverse);
+        two |= byte << (8 * slot);
+      }
+      const int pair = window < kQuads ? group * kQuads + window : group * kExtra + window - kQuads;
+      (window < kQuads ? columns : copies).word[pair / 2] |= two << (16 * (pair % 2));
     }
   }
-  return values;
+  auto* values = static_cast<uint8_t*>(args.values) + t * (widened_cols(args.cols, kExtra) / 2);
+  store_16_bytes(values + k / 2, columns);
+  if constexpr (kExtra > 0) store_copies<kExtra>(values + copies_begin(k, args.cols, kExtra) / 2, copies);
 }
 
 // Rows that a launch covers, each by one block, and the columns that E covers.
@@ -143,41 +172,45 @@ struct QuantizeThreads {
   int chunks;
 };
 
+// Columns that the threads cover, padding included.
+AMBER_HOST_DEVICE int64_t covered_cols(const QuantizeCompressArgs& args, int extra) {
+  return extra == 0 ? metadata_cols(args.layout, args.cols) : padded_cols(args.cols, extra);
+}
+
 inline QuantizeThreads quantize_threads(const QuantizeCompressArgs& args) {
-  const int64_t chunks = metadata_cols(args.layout, args.cols) / kQuantizeColumns;
+  const int64_t chunks = covered_cols(args, extra_windows(args.pattern)) / kQuantizeColumns;
   const int64_t per_thread = (chunks + kMaxQuantizeThreads - 1) / kMaxQuantizeThreads;
   const int64_t threads = (chunks + per_thread - 1) / per_thread;
   return {static_cast<int>(round_up(threads, 32)), static_cast<int>(per_thread)};
 }
 
 // The first step: all chunks of one thread.
-template <typename T, bool Rescale, int Chunks>
+template <typename T, bool Rescale, Selection S, int Chunks>
 AMBER_HOST_DEVICE RowPart quantize_lane_select(const QuantizeCompressArgs& args, int64_t t, int thread, int threads,
-                                               QuantizeChunk (&chunk)[Chunks]) {
+                                               QuantizeChunk<S> (&chunk)[Chunks]) {
   RowPart part;
   AMBER_UNROLL
   for (int i = 0; i < Chunks; ++i) {
     const int64_t k = (static_cast<int64_t>(i) * threads + thread) * kQuantizeColumns;
-    if (t < args.rows && k < args.cols) select_chunk<T, Rescale>(args, t, k, chunk[i], part);
+    if (t < args.rows && k < args.cols) select_chunk<T, Rescale, S>(args, t, k, chunk[i], part);
   }
   return part;
 }
 
 // The second step, with the scale of the whole row.
-template <typename T, int Chunks>
+template <typename T, Selection S, int Chunks>
 AMBER_HOST_DEVICE void quantize_lane_store(const QuantizeCompressArgs& args, int64_t t, int thread, int threads,
-                                           const QuantizeChunk (&chunk)[Chunks], const TokenScale& units) {
+                                           const QuantizeChunk<S> (&chunk)[Chunks], const TokenScale& units) {
   const int64_t padded_rows = metadata_rows(args.layout, args.rows);
-  const int64_t padded_cols = metadata_cols(args.layout, args.cols);
+  // Padding columns beyond K have values only where there are copies: K' counts them.
+  const int64_t value_cols = kExtraWindows<S> == 0 ? args.cols : covered_cols(args, kExtraWindows<S>);
   AMBER_UNROLL
   for (int i = 0; i < Chunks; ++i) {
     const int64_t k = (static_cast<int64_t>(i) * threads + thread) * kQuantizeColumns;
-    if (k >= padded_cols) continue;
+    if (k >= covered_cols(args, kExtraWindows<S>)) continue;
     const bool filled = t < args.rows && k < args.cols;
-    if (k < args.cols && t < args.value_rows) {
-      store_values(args, t, k, filled ? quantize_chunk<T>(args, k, chunk[i], units.inverse) : Words4{});
-    }
-    if (t < padded_rows) store_metadata(args, t, k, padded_rows, filled ? chunk[i].metadata : kPaddingMetadata);
+    if (k < value_cols && t < args.value_rows) store_chunk_values<T, S>(args, t, k, units.inverse, chunk[i], filled);
+    if (t < padded_rows) store_chunk_metadata<S>(args, t, k, padded_rows, chunk[i], filled);
   }
 }
 
