@@ -1,8 +1,8 @@
 // Windows: how patterns other than 2:4 run on hardware that keeps 2 of each 4 columns.
 //
 // A window is four columns of which two slots may be used. The quads {4q .. 4q + 3} are windows already.
-// Appending copies of some columns of W adds windows: extra window e of each 16 columns copies column
-// kCopied[e] of each of its four quads. A survivor lies in exactly one slot; unused slots hold zero. The
+// Appending copies of some columns of W adds windows: extra window e of each 16 columns copies
+// copied_column(e) of each of its four quads. A survivor lies in exactly one slot; unused slots hold zero. The
 // product of the widened X' and W' is then that of the pruned X and W.
 //
 // The sets of columns that fit form a transversal matroid: every maximal set has as many columns as
@@ -21,11 +21,13 @@ namespace amber {
 inline constexpr int kWindowColumns = 16;  // windows repeat after so many columns
 inline constexpr int kQuads = 4;
 inline constexpr int kMaxExtraWindows = 2;
-inline constexpr int kCopied[kMaxExtraWindows] = {3, 2};
+
+// The column of each quad that an extra window copies.
+constexpr AMBER_HOST_DEVICE int copied_column(int window) { return 3 - window; }
 
 // The columns that may use a window, as a mask of 16: windows 0 to 3 are the quads, then the extra ones.
 constexpr AMBER_HOST_DEVICE uint32_t window_columns(int window) {
-  return window < kQuads ? 0xfu << (4 * window) : 0x1111u << kCopied[window - kQuads];
+  return window < kQuads ? 0xfu << (4 * window) : 0x1111u << copied_column(window - kQuads);
 }
 
 // Extra windows of each 16 columns that a pattern needs; -1 when it does not run on 2:4 hardware.
@@ -124,10 +126,10 @@ AMBER_HOST_DEVICE Slots assign_slots(uint32_t kept) {
         second |= room ? 0u : mark;
       }
       slots.extra[1] = gather_marks(second);
-      slots.quads &= ~(second << kCopied[1]);
+      slots.quads &= ~(second << copied_column(1));
     }
     slots.extra[0] = gather_marks(third);
-    slots.quads &= ~(third << kCopied[0]);
+    slots.quads &= ~(third << copied_column(0));
   }
   return slots;
 }

@@ -131,7 +131,7 @@ TEST(SlotAssignment, EverySurvivorHasOneSlot) {
       for (int i = 0; i < kWindowColumns; ++i) seen[i] += slots.quads >> i & 1u;
       for (int quad = 0; quad < kQuads; ++quad) {
         ASSERT_LE(__builtin_popcount(slots.quads >> (4 * quad) & 0xfu), 2) << std::hex << kept;
-        for (int window = 0; window < extra; ++window) seen[4 * quad + kCopied[window]] += slots.extra[window] >> quad & 1u;
+        for (int window = 0; window < extra; ++window) seen[4 * quad + copied_column(window)] += slots.extra[window] >> quad & 1u;
       }
       for (int window = 0; window < kMaxExtraWindows; ++window) {
         ASSERT_LE(__builtin_popcount(slots.extra[window]), window < extra ? 2 : 0) << std::hex << kept;

@@ -51,7 +51,7 @@ Status widen(const void* x, const uint8_t* mask, int64_t rows, int64_t cols, int
       for (int window = 0; window < extra; ++window) {
         const int64_t at = copies_begin(k, cols, extra) + 4 * window;
         for (int quad = 0; quad < kQuads; ++quad) {
-          if (slots.extra[window] >> quad & 1u) place(k + 4 * quad + kCopied[window], at + quad);
+          if (slots.extra[window] >> quad & 1u) place(k + 4 * quad + copied_column(window), at + quad);
         }
         mark(at, fill_window(slots.extra[window]));
       }
@@ -65,7 +65,7 @@ int64_t source_column(int64_t wide_column, int64_t cols, int extra) {
   int64_t source = wide_column;
   if (wide_column >= padded) {
     const int64_t copy = wide_column - padded, per_group = kQuads * extra;
-    source = copy / per_group * kWindowColumns + copy % kQuads * 4 + kCopied[copy % per_group / kQuads];
+    source = copy / per_group * kWindowColumns + copy % kQuads * 4 + copied_column(copy % per_group / kQuads);
   }
   return source < cols ? source : -1;
 }

@@ -186,7 +186,7 @@ AMBER_HOST_DEVICE Compressed16<S> compress_16_columns(const uint32_t (&word)[8],
       low = word[2 * window], high = word[2 * window + 1];
       used = slots.quads >> (4 * window) & 0xfu;
     } else {
-      const int column = kCopied[window - kQuads];
+      const int column = copied_column(window - kQuads);
       const uint32_t halves = column % 2 ? 0x7632u : 0x5410u;
       low = pick_bytes(word[column / 2], word[2 + column / 2], halves);
       high = pick_bytes(word[4 + column / 2], word[6 + column / 2], halves);

@@ -4,6 +4,7 @@
 
 #include "amber/cuda/element.h"
 #include "amber/select.h"
+#include "amber/select_window.h"
 
 namespace amber::cuda {
 namespace {
@@ -27,8 +28,8 @@ __device__ __forceinline__ void store_group(T* to, const Group<T, M>& group) {
   *reinterpret_cast<Group<T, M>*>(to) = group;
 }
 
-// One thread takes one group at a time. Pointers are 16-byte aligned.
-template <typename T, int M>
+// One thread takes one group at a time. Pointers are 16-byte aligned. Extra > 0: a windowed pattern.
+template <typename T, int M, int Extra = 0>
 __global__ void __launch_bounds__(kThreads)
     prune_groups(const T* x, const float* scale, T* pruned, uint8_t* mask, int64_t groups,
                  int64_t groups_per_row, Pattern pattern) {
@@ -43,7 +44,12 @@ __global__ void __launch_bounds__(kThreads)
     uint32_t key[M];
 #pragma unroll
     for (int i = 0; i < M; ++i) key[i] = score_key(widen(group.element[i]), c.element[i]);
-    const uint32_t keep = survivors<M>(key, pattern.n);
+    uint32_t keep;
+    if constexpr (Extra > 0) {
+      keep = survivors_windowed<Extra>(key);
+    } else {
+      keep = survivors<M>(key, pattern.n);
+    }
 
     Group<T, M> kept;
     Group<uint8_t, M> flags;
@@ -55,6 +61,13 @@ __global__ void __launch_bounds__(kThreads)
     if (pruned) store_group<T, M>(pruned + g * M, kept);
     if (mask) store_group<uint8_t, M>(mask + g * M, flags);
   }
+}
+
+__device__ uint32_t survivors_windowed(const uint32_t (&key)[kMaxM], Pattern pattern) {
+  uint32_t sixteen[kWindowColumns];
+#pragma unroll
+  for (int i = 0; i < kWindowColumns; ++i) sixteen[i] = key[i];
+  return pattern.n == 10 ? amber::survivors_windowed<1>(sixteen) : amber::survivors_windowed<2>(sixteen);
 }
 
 // Any M, any alignment.
@@ -69,7 +82,7 @@ __global__ void __launch_bounds__(kThreads)
     const float* c = scale ? scale + g % groups_per_row * m : nullptr;
     uint32_t key[kMaxM];
     for (int i = 0; i < m; ++i) key[i] = score_key(widen(group[i]), c ? c[i] : 1.0f);
-    const uint32_t keep = survivors(key, pattern.n, m);
+    const uint32_t keep = pattern.windowed ? survivors_windowed(key, pattern) : survivors(key, pattern.n, m);
     for (int i = 0; i < m; ++i) {
       const bool kept = (keep >> i) & 1u;
       if (mask) mask[g * m + i] = kept;
@@ -133,6 +146,7 @@ using GroupsKernel = void (*)(const T*, const float*, T*, uint8_t*, int64_t, int
 template <typename T>
 GroupsKernel<T> groups_kernel(const cpu::PruneArgs& args) {
   if (aligned(args.x) && aligned(args.scale) && aligned(args.pruned) && aligned(args.mask)) {
+    if (args.pattern.windowed) return args.pattern.n == 10 ? prune_groups<T, 16, 1> : prune_groups<T, 16, 2>;
     if (args.pattern.m == 4) return prune_groups<T, 4>;
     if (args.pattern.m == 8) return prune_groups<T, 8>;
     if (args.pattern.m == 16) return prune_groups<T, 16>;

@@ -31,29 +31,31 @@ struct RowPart {
   Moments moments = {};
 };
 
-AMBER_HOST_DEVICE void load_factors(const float* factors, int64_t k, float (&sixteen)[kWindowColumns]) {
+AMBER_HOST_DEVICE void load_factors(const float* factors, int64_t k, float (&four)[4]) {
+  four[0] = four[1] = four[2] = four[3] = 1.0f;
+  if (factors) load_4_floats(factors + k, four);
+}
+
+// The factors of a window's four columns, in the 16 columns from k on.
+AMBER_HOST_DEVICE void load_window_factors(const float* factors, int64_t k, int window, float (&four)[4]) {
+  if (window < kQuads) return load_factors(factors, k + 4 * window, four);
   AMBER_UNROLL
-  for (int i = 0; i < kWindowColumns; i += 4) {
-    sixteen[i] = sixteen[i + 1] = sixteen[i + 2] = sixteen[i + 3] = 1.0f;
-    if (factors) load_4_floats(factors + k + i, sixteen + i);
-  }
+  for (int i = 0; i < 4; ++i) four[i] = factors ? factors[k + 4 * i + copied_column(window - kQuads)] : 1.0f;
 }
 
 struct WindowValues {
   float value[2];
 };
 
-// The kept values of one window in fp32, times `smooth` [16].
+// The kept values of one window in fp32, times `smooth` [4].
 template <typename T, Selection S>
-AMBER_HOST_DEVICE WindowValues smooth_window(const Compressed16<S>& kept, int window,
-                                                const float (&smooth)[kWindowColumns]) {
-  float four[4];
-  AMBER_UNROLL
-  for (int i = 0; i < 4; ++i) four[i] = smooth[window < kQuads ? 4 * window + i : 4 * i + kCopied[window - kQuads]];
+AMBER_HOST_DEVICE WindowValues smooth_window(const Compressed16<S>& kept, int window, const float (&smooth)[4]) {
   const uint32_t nibble = kept.nibbles >> (4 * window) & 0xfu, first = nibble & 3u, second = nibble >> 2;
   const uint32_t pair = kept.pair[window];
-  return {{widen(T{static_cast<uint16_t>(pair & 0xffffu)}) * (first == 0 ? four[0] : first == 1 ? four[1] : four[2]),
-           widen(T{static_cast<uint16_t>(pair >> 16)}) * (second == 1 ? four[1] : second == 2 ? four[2] : four[3])}};
+  return {{widen(T{static_cast<uint16_t>(pair & 0xffffu)}) *
+               (first == 0 ? smooth[0] : first == 1 ? smooth[1] : smooth[2]),
+           widen(T{static_cast<uint16_t>(pair >> 16)}) *
+               (second == 1 ? smooth[1] : second == 2 ? smooth[2] : smooth[3])}};
 }
 
 // Columns k .. k + 31 of row t; `part` takes in what the row's reduction needs.
@@ -71,24 +73,28 @@ AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t,
     uint32_t word[8];
     AMBER_UNROLL
     for (int i = 0; i < 8; ++i) word[i] = loaded[2 * group + i / 4].word[i % 4];
-    float scale[kWindowColumns], smooth[kWindowColumns];
-    load_factors(args.scale, k + group * kWindowColumns, scale);
-    load_factors(args.smooth, k + group * kWindowColumns, smooth);
+    const int64_t begin = k + group * kWindowColumns;
+    float scale[kWindowColumns];
+    AMBER_UNROLL
+    for (int quad = 0; quad < kQuads; ++quad) {
+      load_factors(args.scale, begin + 4 * quad, reinterpret_cast<float(&)[4]>(scale[4 * quad]));
+    }
     chunk[group] = compress_16_columns<T, S>(word, scale);
     AMBER_UNROLL
     for (int window = 0; window < kQuads + kExtraWindows<S>; ++window) {
+      float smooth[4];
+      load_window_factors(args.smooth, begin, window, smooth);
       const WindowValues kept = smooth_window<T>(chunk[group], window, smooth);
       for (float value : kept.value) {
         const uint32_t bits = absolute_bits(value);
         part.absmax_bits = bits > part.absmax_bits ? bits : part.absmax_bits;
         if constexpr (Rescale) kept_sum += value, kept_squares += value * value;
       }
-    }
-    if constexpr (Rescale) {
+      if (!Rescale || window >= kQuads) continue;
       AMBER_UNROLL
-      for (int i = 0; i < kWindowColumns; ++i) {
-        const auto bits = static_cast<uint16_t>(i % 2 ? word[i / 2] >> 16 : word[i / 2] & 0xffffu);
-        const float v = widen(T{bits}) * smooth[i];
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t two = word[2 * window + i / 2];
+        const float v = widen(T{static_cast<uint16_t>(i % 2 ? two >> 16 : two & 0xffffu)}) * smooth[i];
         sum += v, squares += v * v;
       }
     }
@@ -138,10 +144,10 @@ AMBER_HOST_DEVICE void store_chunk_values(const QuantizeCompressArgs& args, int6
   AMBER_UNROLL
   for (int group = 0; group < kChunkGroups; ++group) {
     if (!filled) continue;
-    float smooth[kWindowColumns];
-    load_factors(args.smooth, k + group * kWindowColumns, smooth);
     AMBER_UNROLL
     for (int window = 0; window < kQuads + kExtra; ++window) {
+      float smooth[4];
+      load_window_factors(args.smooth, k + group * kWindowColumns, window, smooth);
       const WindowValues kept = smooth_window<T>(chunk[group], window, smooth);
       uint32_t two = 0;
       AMBER_UNROLL
