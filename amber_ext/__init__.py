@@ -14,6 +14,7 @@ from amber_ext.quantized_linear import QuantizedLinear
 from amber_ext.scoring import channel_scale
 from amber_ext.sensitivity import plan, sensitivity
 from amber_ext.sparsify import Report, densify_, sparsify_
+from amber_ext.windows import widen_weight
 
 __all__ = [
     "AmberConfig",
@@ -40,4 +41,5 @@ __all__ = [
     "save_quantized",
     "sensitivity",
     "sparsify_",
+    "widen_weight",
 ]

@@ -11,9 +11,10 @@ from amber_ext.pattern import Pattern
 from amber_ext.phase import DECODE, current_phase
 from amber_ext.recast import recast
 from amber_ext.scoring import channel_scale
+from amber_ext.window_copies import WindowCopies
 
 
-class AmberLinear(torch.nn.Linear):
+class AmberLinear(WindowCopies, torch.nn.Linear):
     """An ``nn.Linear`` that prunes its input in prefill and runs dense in decode.
 
     It has the weights and ``state_dict`` keys of the ``nn.Linear`` it was made from, and shares its
@@ -53,13 +54,17 @@ class AmberLinear(torch.nn.Linear):
         layer.pattern, layer.score, layer.rescale, layer.backend = pattern, score, rescale, backend
         layer.register_buffer("channel_scale", None, persistent=False)
         layer.compute_channel_scale()
+        layer.keep_copies()
         return layer
 
     def to_linear(self) -> torch.nn.Linear:
         """A dense ``nn.Linear`` over the same parameters."""
+        if self.wide_weight is not None:
+            # This layer keeps its copies: should what replaces it fail, it still runs.
+            self.weight.data = self.weight.data.contiguous()
         layer = recast(self, torch.nn.Linear)
-        for name in ("pattern", "score", "rescale", "backend"):
-            del layer.__dict__[name]
+        for name in ("pattern", "score", "rescale", "backend", "wide_weight"):
+            layer.__dict__.pop(name, None)
         del layer.channel_scale
         layer._non_persistent_buffers_set.discard("channel_scale")
         return layer
@@ -74,13 +79,23 @@ class AmberLinear(torch.nn.Linear):
             return F.linear(x, self.weight, self.bias)
         return dispatch.linear(
             x,
-            self.weight,
+            self.prefill_weight,
             self.bias,
             pattern=self.pattern,
             scale=self.channel_scale,
             rescale=self.rescale,
             backend=self.backend,
         )
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory beyond that of the dense layer."""
+        return self.copies_bytes + (0 if self.channel_scale is None else self.channel_scale.nbytes)
+
+    def wants_copies(self) -> bool:
+        """See `WindowCopies`. The sparse GEMMs of 16-bit weights do not rescale."""
+        wanted = dispatch.wants_copies(self.weight, self.weight.dtype, self.pattern, self.backend)
+        return wanted and self.rescale == "none"
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pattern={self.pattern}, score={self.score}, rescale={self.rescale}"
@@ -91,6 +106,7 @@ class AmberLinear(torch.nn.Linear):
         if scale is not None and self.channel_scale.dtype != torch.float32:
             # model.to(bfloat16) and .half() cast every floating buffer; c is fp32 by contract.
             self.channel_scale = scale.to(self.channel_scale.device)
+        self.keep_copies()
         return self
 
     def _load_from_state_dict(self, *args, **kwargs):

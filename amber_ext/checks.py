@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from amber_ext.pattern import Pattern
+from amber_ext.windows import widened_features
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 RESCALES = ("none", "variance")
@@ -60,12 +61,21 @@ def check_factor_values(name: str, factors: torch.Tensor | None) -> None:
         )
 
 
-def check_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-    """weight ``[N, K]`` and bias ``[N]`` that match x ``[..., K]`` in shape, dtype and device."""
-    if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
+def check_weight_shape(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
+    """``[N, K]``, or ``[N, K']`` as `widen_weight` makes it for this pattern."""
+    in_features, widened = x.shape[-1], widened_features(x.shape[-1], pattern)
+    if weight.dim() != 2 or weight.shape[1] not in (in_features, widened):
+        wide = f", or [N, {widened}] from widen_weight" if widened not in (None, in_features) else ""
         raise ValueError(
-            f"weight: shape {list(weight.shape)} does not match x; allowed: [N, K] with K = {x.shape[-1]}"
+            f"weight: shape {list(weight.shape)} does not match x; allowed: [N, K] with K = {in_features}{wide}"
         )
+
+
+def check_linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern
+) -> None:
+    """weight ``[N, K]`` or ``[N, K']`` and bias ``[N]`` that match x ``[..., K]`` in shape, dtype and device."""
+    check_weight_shape(x, weight, pattern)
     if bias is not None and (bias.dim() != 1 or bias.shape[0] != weight.shape[0]):
         raise ValueError(
             f"bias: shape {list(bias.shape)} does not match weight; allowed: [N] = [{weight.shape[0]}]"

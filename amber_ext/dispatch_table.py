@@ -15,6 +15,11 @@ IN_FEATURES_MULTIPLE = 64
 IN_FEATURES_MULTIPLE_8BIT = 128
 MAX_IN_FEATURES_8BIT = 32768
 
+# Values of `kernel` that are not sparse GEMMs: prune and multiply densely; do not prune.
+MASKED_DENSE = "masked_dense"
+DENSE = "dense"
+NOT_SPARSE = (MASKED_DENSE, DENSE)
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -54,15 +59,32 @@ def find_measurement(
     *, arch: int, pattern: str, dtype: str, out_features: int, in_features: int, tokens: int
 ) -> Measurement | None:
     """The measurement that covers this product, or None."""
+    covering = _covering(arch, pattern, dtype, out_features, in_features)
+    return next((entry for entry in covering if tokens >= entry.min_tokens), None)
+
+
+def is_sparse_ever_fastest(
+    *, arch: int, pattern: str, dtype: str, out_features: int, in_features: int
+) -> bool:
+    """Whether a sparse GEMM was fastest for this weight at any number of tokens."""
+    covering = _covering(arch, pattern, dtype, out_features, in_features)
+    return any(entry.kernel not in NOT_SPARSE for entry in covering)
+
+
+def _covering(
+    arch: int, pattern: str, dtype: str, out_features: int, in_features: int
+) -> list[Measurement]:
+    """The measurements that cover this weight, narrowest classes first."""
     is_8bit = " " in dtype
     multiple = IN_FEATURES_MULTIPLE_8BIT if is_8bit else IN_FEATURES_MULTIPLE
     if out_features % OUT_FEATURES_MULTIPLE or in_features % multiple:
-        return None
+        return []
     if is_8bit and in_features > MAX_IN_FEATURES_8BIT:
-        return None
-    for entry in measurements():
-        same = (entry.arch, entry.pattern, entry.dtype) == (arch, pattern, dtype)
-        large = out_features >= entry.min_out_features and in_features >= entry.min_in_features
-        if same and large and tokens >= entry.min_tokens:
-            return entry
-    return None
+        return []
+    return [
+        entry
+        for entry in measurements()
+        if (entry.arch, entry.pattern, entry.dtype) == (arch, pattern, dtype)
+        and out_features >= entry.min_out_features
+        and in_features >= entry.min_in_features
+    ]

@@ -4,7 +4,8 @@ Backends:
     ``"reference"``: plain PyTorch with fp64 products, on any device.
     ``"cpu"``, ``"cuda"``: prune and quantise in one kernel, then torch's dense 8-bit product: an exact int8
     one (`amber_ext.int8_product`), or `torch._scaled_mm` for e4m3 on CUDA.
-    ``"cutlass"``: 2:4 on CUDA: prune, quantise and compress in one kernel, then a sparse 8-bit GEMM.
+    ``"cutlass"``: on CUDA: prune, quantise and compress in one kernel, then a sparse 8-bit GEMM; 2:4, and with a
+    weight from `widen_weight` 4:8, 8:16, 10:16w and 12:16w.
     ``"auto"``: on CUDA what `dispatch_table.json` says was measured to be fastest; else the compiled
     kernels of x's device; else the reference.
 
@@ -16,7 +17,8 @@ from __future__ import annotations
 import torch
 
 from amber_ext import checks, ops, reference_w8a8
-from amber_ext.dispatch import DENSE, MASKED_DENSE, SPARSE_GEMM, Decision, choose, measurement, require
+from amber_ext.dispatch import Decision, choose, choose_cutlass, has_copies, measurement
+from amber_ext.dispatch_table import DENSE, MASKED_DENSE
 from amber_ext.int8_product import CUDA_MULTIPLE, has_fast_int8, int8_product
 from amber_ext.pattern import Pattern
 from amber_ext.reference_w8a8 import QUANTIZED_DTYPES
@@ -110,7 +112,8 @@ def linear_w8a8(
 
     Args:
         x, pattern, scale, smooth, rescale: as for `quantize_activations`.
-        weight: ``[N, K]``, int8 or float8_e4m3fn, as `quantize_weight` makes it; not copied.
+        weight: ``[N, K]``, int8 or float8_e4m3fn, as `quantize_weight` makes it, or widened by `widen_weight`;
+            not copied.
         weight_scale: fp32 ``[N]``.
         bias: ``[N]`` of x's dtype, or None.
         backend: see the module's text.
@@ -126,8 +129,10 @@ def linear_w8a8(
     checks.check_factors("scale", scale, x)
     checks.check_factors("smooth", smooth, x)
     checks.one_of("rescale", rescale, checks.RESCALES)
-    _check_weight(x, weight, weight_scale, bias)
+    _check_weight(x, weight, weight_scale, bias, pattern)
     decision = choose_w8a8(x, weight, pattern, backend)
+    if decision.backend != "cutlass":
+        weight = weight[:, : x.shape[-1]]
     if x.numel() == 0 or weight.shape[0] == 0:
         y = x.new_zeros((*x.shape[:-1], weight.shape[0]))
         return y if bias is None else y + bias
@@ -153,10 +158,7 @@ def choose_w8a8(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern, backend
         ValueError: ``backend`` is unknown. RuntimeError: an explicit backend cannot run here.
     """
     if backend == "cutlass":
-        require("cutlass", "cuda", x)
-        measured = measurement(x, weight, pattern)
-        known = measured is not None and measured.kernel not in (MASKED_DENSE, DENSE)
-        return Decision("cutlass", "asked for", measured.kernel if known else SPARSE_GEMM)
+        return choose_cutlass(x, weight, pattern)
     decision = choose("linear_w8a8", x, backend)
     if decision.backend == "reference":
         return decision
@@ -176,9 +178,12 @@ def choose_w8a8(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern, backend
         return Decision("cuda", "masked dense: nothing was measured for this shape, GPU and build")
     if measured.kernel == DENSE:
         return Decision("cuda", f"not pruned: dense 8-bit was fastest in {measured.source}", DENSE)
-    chosen = "cuda" if measured.kernel == MASKED_DENSE else "cutlass"
     reason = f"measured {measured.speedup:.2f}x dense 8-bit in {measured.source}"
-    return Decision(chosen, reason, measured.kernel)
+    if measured.kernel == MASKED_DENSE:
+        return Decision("cuda", reason)
+    if not has_copies(x, weight, pattern):
+        return Decision("cuda", f"masked dense: the weight has no copies for {pattern} (widen_weight)")
+    return Decision("cutlass", reason, measured.kernel)
 
 
 def _missing_dense_product(x: torch.Tensor, weight: torch.Tensor) -> str | None:
@@ -186,8 +191,9 @@ def _missing_dense_product(x: torch.Tensor, weight: torch.Tensor) -> str | None:
     if x.device.type == "cpu":
         return None if weight.dtype == torch.int8 else "torch has no e4m3 product on the CPU"
     multiple = CUDA_MULTIPLE if weight.dtype == torch.int8 else 2 * CUDA_MULTIPLE
-    if any(size % multiple for size in weight.shape):
-        return f"torch's 8-bit products need N and K to be multiples of {multiple}, not {list(weight.shape)}"
+    if weight.shape[0] % multiple or x.shape[-1] % multiple:
+        sizes = [weight.shape[0], x.shape[-1]]
+        return f"torch's 8-bit products need N and K to be multiples of {multiple}, not {sizes}"
     if weight.dtype != torch.int8 and torch.cuda.get_device_capability(x.device) < (8, 9):
         return "e4m3 products need compute capability 8.9 or newer"
     return None
@@ -223,19 +229,18 @@ def _masked_dense(
 
 
 def _check_weight(
-    x: torch.Tensor, weight: torch.Tensor, weight_scale: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    pattern: Pattern,
 ) -> None:
     if weight.dtype not in QUANTIZED_DTYPES.values():
         allowed = ", ".join(map(str, QUANTIZED_DTYPES.values()))
         raise TypeError(f"weight: dtype {weight.dtype} is not supported; allowed: {allowed}")
-    if weight.dim() != 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(
-            f"weight: shape {list(weight.shape)} does not match x; allowed: [N, K] with K = {x.shape[-1]}"
-        )
-    if weight.shape[1] > MAX_IN_FEATURES:
-        raise ValueError(
-            f"weight: K = {weight.shape[1]} is too large; int32 sums are exact up to {MAX_IN_FEATURES}"
-        )
+    checks.check_weight_shape(x, weight, pattern)
+    if x.shape[-1] > MAX_IN_FEATURES:
+        raise ValueError(f"weight: K = {x.shape[-1]} is too large; int32 sums are exact up to {MAX_IN_FEATURES}")
     out_features = weight.shape[0]
     if weight_scale.dtype != torch.float32 or tuple(weight_scale.shape) != (out_features,):
         raise ValueError(

@@ -24,9 +24,9 @@ def explain(layer: torch.nn.Module, x: torch.Tensor) -> Decision:
     if isinstance(layer, QuantizedLinear):
         dense = current_phase() == DECODE
         pattern = UNPRUNED if dense else layer.pattern
-        return choose_w8a8(x, layer.weight, pattern, layer.backend_of(dense))
+        return choose_w8a8(x, layer.prefill_weight, pattern, layer.backend_of(dense))
     if not isinstance(layer, AmberLinear):
         return Decision("dense", f"{type(layer).__name__} is not a pruned layer")
     if current_phase() == DECODE:
         return Decision("dense", "decode runs dense")
-    return choose_linear(x, layer.weight, layer.pattern, layer.rescale, layer.backend)
+    return choose_linear(x, layer.prefill_weight, layer.pattern, layer.rescale, layer.backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -126,6 +127,13 @@ def dense_version(module: torch.nn.Module) -> torch.nn.Module:
     if isinstance(module, AmberExperts):
         return module.to_dense()
     return module
+
+
+def discard(layers: Iterable[torch.nn.Module]) -> None:
+    """Gives the weights back that these new layers share with a model which will not get them."""
+    for layer in layers:
+        if isinstance(layer, AmberLinear):
+            layer.drop_copies()
 
 
 def replace_modules(model: torch.nn.Module, replacements: dict[str, torch.nn.Module]) -> None:

@@ -64,15 +64,15 @@ def _forbid_backward(ctx: object, *grads: torch.Tensor) -> None:
 
 def _register() -> None:
     @torch.library.register_fake("amber::nm_mask")
-    def _(x, scale, n, m):
+    def _(x, scale, pattern):
         return torch.empty(x.shape, dtype=torch.bool, device=x.device)
 
     @torch.library.register_fake("amber::nm_prune")
-    def _(x, scale, n, m, rescale):
+    def _(x, scale, pattern, rescale):
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::linear")
-    def _(x, weight, bias, scale, n, m, rescale, kernel):
+    def _(x, weight, bias, scale, pattern, rescale, kernel):
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::quantize_activations")

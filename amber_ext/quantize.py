@@ -10,12 +10,13 @@ import torch
 from amber_ext.amber_linear import AmberLinear
 from amber_ext.calibration import Calibration, calibrate
 from amber_ext.dispatch_w8a8 import UNPRUNED
-from amber_ext.layers import LinearSite, dense_version, find_linears, replace_modules
+from amber_ext.layers import LinearSite, dense_version, discard, find_linears, replace_modules
 from amber_ext.outstanding_config import EVERY_LAYER, OutstandingSparseConfig
 from amber_ext.phase import install_phase_hooks
 from amber_ext.quantized_linear import QuantizedLinear
 from amber_ext.smoothing import fold_into_norm, readers_of_norm, smoothing_factor
 from amber_ext.sparsify import check_config, decide, score_for
+from amber_ext.window_copies import WindowCopies
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class QuantizationReport:
 
     Attributes:
         rows: one for each linear projection.
-        bytes_before, bytes_after: of all linear layers' weights, scales and factors.
+        bytes_before, bytes_after: of all linear layers' weights, their copies for windowed patterns where a sparse
+            kernel may read them, scales and factors.
     """
 
     config: OutstandingSparseConfig
@@ -134,14 +136,18 @@ def quantize_(
 
     rows, replacements = [], {}
     bytes_before = bytes_after = 0
-    for site in sites:
-        dense = dense_version(model.get_submodule(site.module_name))
-        row, new = _replacement(dense, site, site in chosen, config, calibration, folds)
-        rows.append(row)
-        replacements[site.module_name] = new
-        if not site.is_fused:
-            bytes_before += _bytes(dense)
-            bytes_after += _bytes(new)
+    try:
+        for site in sites:
+            dense = dense_version(model.get_submodule(site.module_name))
+            row, new = _replacement(dense, site, site in chosen, config, calibration, folds)
+            rows.append(row)
+            replacements[site.module_name] = new
+            if not site.is_fused:
+                bytes_before += _bytes(dense)
+                bytes_after += _bytes(new)
+    except BaseException:
+        discard(replacements.values())
+        raise
 
     with torch.no_grad():
         for name, weight in folds.norm_weights.items():
@@ -249,4 +255,5 @@ def _check_unquantized(sites: list[LinearSite], config: OutstandingSparseConfig)
 
 def _bytes(module: torch.nn.Module) -> int:
     tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return sum(tensor.nbytes for tensor in tensors)
+    copies = module.copies_bytes if isinstance(module, WindowCopies) else 0
+    return copies + sum(tensor.nbytes for tensor in tensors)

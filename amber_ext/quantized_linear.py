@@ -5,15 +5,16 @@ from __future__ import annotations
 import torch
 
 from amber_ext.checks import RESCALES, one_of
-from amber_ext.dispatch import BACKENDS
+from amber_ext.dispatch import BACKENDS, wants_copies
 from amber_ext.dispatch_w8a8 import UNPRUNED, linear_w8a8, quantize_weight
 from amber_ext.pattern import Pattern
 from amber_ext.phase import DECODE, current_phase
 from amber_ext.reference_w8a8 import QUANTIZED_DTYPES
 from amber_ext.scoring import SCORES, channel_scale
+from amber_ext.window_copies import WindowCopies
 
 
-class QuantizedLinear(torch.nn.Module):
+class QuantizedLinear(WindowCopies):
     """A W8A8 linear layer: sparse in prefill where it has a pattern, dense W8A8 otherwise.
 
     Buffers, all in the ``state_dict``: ``weight`` 8-bit ``[N, K]``, ``weight_scale`` fp32 ``[N]``, and where
@@ -122,6 +123,7 @@ class QuantizedLinear(torch.nn.Module):
         )
         layer.bias = linear.bias
         layer.train(linear.training)
+        layer.keep_copies()
         return layer
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -129,7 +131,7 @@ class QuantizedLinear(torch.nn.Module):
         dense = current_phase() == DECODE
         return linear_w8a8(
             x,
-            self.weight,
+            self.weight if dense else self.prefill_weight,
             self.weight_scale,
             self.bias,
             pattern=UNPRUNED if dense else self.pattern,
@@ -143,6 +145,11 @@ class QuantizedLinear(torch.nn.Module):
         """The backend that a call asks for: a sparse GEMM cannot run what is not pruned."""
         unpruned = dense or self.pattern.n == self.pattern.m
         return "cuda" if unpruned and self.backend == "cutlass" else self.backend
+
+    def wants_copies(self) -> bool:
+        """See `WindowCopies`. Inputs may be of either 16-bit dtype."""
+        dtypes = (torch.bfloat16, torch.float16)
+        return any(wants_copies(self.weight, dtype, self.pattern, self.backend) for dtype in dtypes)
 
     def extra_repr(self) -> str:
         pruned = f", pattern={self.pattern}" if self.pattern.n < self.pattern.m else ""
@@ -158,4 +165,5 @@ class QuantizedLinear(torch.nn.Module):
             # model.to(bfloat16) and .half() cast every floating buffer; these have dtypes of their own.
             if buffer is not None and self._buffers[name].dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(self._buffers[name].device)
+        self.keep_copies()
         return self

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from amber_ext.pattern import Pattern
+from amber_ext.windows import extra_windows, fitting_sets
 
 # The bits of the fp32 quiet NaN: above those of every number and of Inf.
 NAN_KEY = 0x7FC00000
@@ -18,8 +19,9 @@ NAN_KEY = 0x7FC00000
 def nm_mask(x: torch.Tensor, pattern: Pattern, scale: torch.Tensor | None = None) -> torch.Tensor:
     """Which entries survive: bool ``[..., K]``.
 
-    The N largest scores ``|x| * c`` of each aligned group of M. Ties: the lower index wins. NaN
-    ranks above everything, then Inf.
+    The N largest scores ``|x| * c`` of each aligned group of M; for a windowed pattern, channels in the order
+    of their scores as long as they fit the windows. Ties: the lower index wins. NaN ranks above everything,
+    then Inf.
     """
     score = x.float().abs()
     if scale is not None:
@@ -29,8 +31,21 @@ def nm_mask(x: torch.Tensor, pattern: Pattern, scale: torch.Tensor | None = None
     groups = key.unflatten(-1, (x.shape[-1] // pattern.m, pattern.m))
     position = torch.arange(pattern.m, device=x.device)
     unique_key = groups * pattern.m + (pattern.m - 1 - position)
+    if pattern.windowed:
+        return _first_that_fit(unique_key, pattern).flatten(-2)
     kept = unique_key.topk(pattern.n, dim=-1).indices
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, kept, True).flatten(-2)
+
+
+def _first_that_fit(key: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """Greedy: bool ``[..., 16]``. Optimal, for the sets that fit form a transversal matroid."""
+    fits = fitting_sets(extra_windows(pattern)).to(key.device)
+    order = key.argsort(dim=-1, descending=True)
+    kept = torch.zeros_like(key[..., 0])
+    for column in order.unbind(-1):
+        candidate = kept | (1 << column)
+        kept = torch.where(fits[candidate], candidate, kept)
+    return ((kept[..., None] >> torch.arange(pattern.m, device=key.device)) & 1).bool()
 
 
 def variance_factor(x: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:

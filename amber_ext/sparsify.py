@@ -9,7 +9,7 @@ import torch
 from amber_ext.amber_linear import AmberLinear
 from amber_ext.config import AmberConfig
 from amber_ext.experts import is_fused_experts, prune_experts
-from amber_ext.layers import LinearSite, dense_version, find_linears, replace_modules
+from amber_ext.layers import LinearSite, dense_version, discard, find_linears, replace_modules
 from amber_ext.phase import install_phase_hooks, remove_phase_hooks
 from amber_ext.quantized_linear import QuantizedLinear
 
@@ -34,7 +34,8 @@ class Report:
 
     Attributes:
         rows: one for each linear projection.
-        extra_bytes: memory that the channel scales take.
+        extra_bytes: memory that the channel scales take, and the weights' copies for windowed patterns where a
+            sparse kernel may read them.
     """
 
     config: AmberConfig
@@ -74,8 +75,8 @@ class Report:
 def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
     """Prunes the inputs of the layers that ``config`` names, in place.
 
-    Weights are shared, not copied: peak extra memory is the channel scales and one layer's working
-    set. A model that was sparsified before is first taken back to dense. On an error the model is as
+    Weights are shared, not copied (but for windowed patterns on a GPU, `WindowCopies`): peak extra memory is
+    the channel scales and one layer's working set. A model that was sparsified before is first taken back to dense. On an error the model is as
     it was.
 
     Args:
@@ -94,19 +95,22 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
     rows = tuple(decide(site, config) for site in sites)
 
     replacements: dict[str, torch.nn.Module] = {}
-    for module_name in dict.fromkeys(site.module_name for site in sites):
-        pruned = [
-            site
-            for site, row in zip(sites, rows, strict=True)
-            if site.module_name == module_name and row.sparse
-        ]
-        replacements[module_name] = _replacement(model.get_submodule(module_name), pruned, config)
+    try:
+        for module_name in dict.fromkeys(site.module_name for site in sites):
+            pruned = [
+                site
+                for site, row in zip(sites, rows, strict=True)
+                if site.module_name == module_name and row.sparse
+            ]
+            replacements[module_name] = _replacement(model.get_submodule(module_name), pruned, config)
+    except BaseException:
+        discard(replacements.values())
+        raise
 
     replace_modules(model, replacements)
     install_phase_hooks(model)
-    scales = [m.channel_scale for m in replacements.values() if isinstance(m, AmberLinear)]
-    extra_bytes = sum(scale.nbytes for scale in scales if scale is not None)
-    return Report(config, rows, extra_bytes)
+    pruned_layers = [module for module in replacements.values() if isinstance(module, AmberLinear)]
+    return Report(config, rows, sum(layer.extra_bytes for layer in pruned_layers))
 
 
 def densify_(model: torch.nn.Module) -> None:

@@ -9,6 +9,7 @@
 #include "amber/catalogue.h"
 #include "amber/cpu/compress.h"
 #include "amber/cpu/prune.h"
+#include "amber/cpu/widen.h"
 #include "build_info.h"
 
 namespace py = pybind11;
@@ -40,6 +41,17 @@ py::tuple compress_2_4(const Halves& x, const Bytes& mask, const std::string& la
   check(amber::cpu::compress_2_4(x.data(), mask.data(), rows, cols, 2, layout,
                                  values.mutable_data(), metadata.mutable_data()));
   return py::make_tuple(values, metadata);
+}
+
+py::tuple widen(const Halves& x, const Bytes& mask, int extra) {
+  if (x.ndim() != 2 || mask.ndim() != 2 || mask.shape(0) != x.shape(0) || mask.shape(1) != x.shape(1)) {
+    throw py::value_error("x and mask: both must be 2-dimensional and of one shape");
+  }
+  const py::ssize_t rows = x.shape(0), cols = x.shape(1), wide_cols = amber::widened_cols(cols, extra);
+  Halves wide({rows, wide_cols});
+  Bytes wide_mask({rows, wide_cols});
+  check(amber::cpu::widen(x.data(), mask.data(), rows, cols, 2, extra, wide.mutable_data(), wide_mask.mutable_data()));
+  return py::make_tuple(wide, wide_mask);
 }
 
 Halves decompress_2_4(const Halves& values, const Bytes& metadata, const std::string& layout_name) {
@@ -93,6 +105,8 @@ PYBIND11_MODULE(_introspect, module) {
 
   module.def("compress_2_4", &compress_2_4, py::arg("x"), py::arg("mask"), py::arg("layout"),
              "2:4 compression of 16-bit x [T, K] by mask [T, K]: (values [T, K/2], metadata bytes).");
+  module.def("widen", &widen, py::arg("x"), py::arg("mask"), py::arg("extra"),
+             "The survivors of 16-bit x [T, K] in the slots of a window layout: (wide [T, K'], mask [T, K']).");
   module.def("decompress_2_4", &decompress_2_4, py::arg("values"), py::arg("metadata"),
              py::arg("layout"), "The inverse of compress_2_4, zeros where nothing was kept.");
 }

@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cstdio>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -58,21 +59,15 @@ inline DType activation_dtype(const Tensor& x) {
   }
 }
 
-inline Pattern checked_pattern(int64_t n, int64_t m) {
-  check(1 <= n && n <= m && m <= kMaxM, "pattern: ", n, ":", m, " is not allowed; N:M needs 1 <= N <= M <= ",
-        kMaxM);
-  return {static_cast<int>(n), static_cast<int>(m)};
-}
-
-// "N:M".
+// "N:M", "10:16w" or "12:16w".
 inline Pattern checked_pattern(const std::string& text) {
-  int64_t n = 0, m = 0;
-  char colon = 0;
-  std::istringstream stream(text);
-  stream >> n >> colon >> m;
-  check(!stream.fail() && stream.peek() == std::istringstream::traits_type::eof() && colon == ':',
-        "pattern: '", text, "' is not allowed; it must be 'N:M'");
-  return checked_pattern(n, m);
+  int n = 0, m = 0, length = 0;
+  const bool parsed = std::sscanf(text.c_str(), "%3d:%3d%n", &n, &m, &length) == 2;
+  const std::string rest = parsed ? text.substr(static_cast<size_t>(length)) : "?";
+  const Pattern pattern{n, m, rest == "w"};
+  check((rest.empty() || rest == "w") && pattern.valid(), "pattern: '", text,
+        "' is not allowed; it must be 'N:M' with 1 <= N <= M <= ", kMaxM, ", '10:16w' or '12:16w'");
+  return pattern;
 }
 
 inline QuantizedType checked_quantized_type(const std::string& dtype) {
@@ -108,9 +103,10 @@ inline void check_factors(const char* name, const Tensor& factors, int64_t size)
         " does not match; allowed: [", size, "]");
 }
 
-inline void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
-  check(weight.dim() == 2 && weight.size(1) == x.size(x.dim() - 1), "weight: shape ", shape(weight),
-        " does not match x; allowed: [N, K] with K = ", x.size(x.dim() - 1));
+// `cols` is the weight's: K, or more with a window layout's copies.
+inline void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t cols) {
+  check(weight.dim() == 2 && weight.size(1) == cols, "weight: shape ", shape(weight),
+        " does not match x; allowed: [N, ", cols, "]");
   check(weight.scalar_type() == x.scalar_type(), "weight: dtype ",
         torch::headeronly::toString(weight.scalar_type()), " differs from x's ",
         torch::headeronly::toString(x.scalar_type()), "; they must be equal");

@@ -62,10 +62,9 @@ void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
       [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
 }
 
-Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, int64_t n, int64_t m,
+Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
              const std::string& rescale) {
   activation_dtype(x);
-  const Pattern pattern = checked_pattern(n, m);
   const cpu::Rescale rescale_kind = checked_rescale(rescale);
   const Tensor input = torch::stable::contiguous(x);
   Tensor pruned = torch::stable::empty_like(input);
@@ -75,9 +74,9 @@ Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, int64_t n, int
 
 }  // namespace
 
-Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m) {
+Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_text) {
   activation_dtype(x);
-  const Pattern pattern = checked_pattern(n, m);
+  const Pattern pattern = checked_pattern(pattern_text);
   const Tensor input = torch::stable::contiguous(x);
   Tensor mask = torch::stable::new_empty(input, sizes_of(input), ScalarType::Bool);
   run(input, scale, pattern, cpu::Rescale::kNone,
@@ -85,18 +84,17 @@ Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m) 
   return mask;
 }
 
-Tensor nm_prune_cpu(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m,
-                    std::string rescale) {
-  return prune(x, scale, n, m, rescale);
+Tensor nm_prune_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_text, std::string rescale) {
+  return prune(x, scale, checked_pattern(pattern_text), rescale);
 }
 
 Tensor linear_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
-                  int64_t n, int64_t m, std::string rescale, std::string kernel) {
+                  std::string pattern_text, std::string rescale, std::string kernel) {
   check(kernel == kMaskedDense, "kernel: '", kernel, "' does not run on the CPU; allowed: '",
         kMaskedDense, "'");
-  checked_columns(x, checked_pattern(n, m));
-  check_linear(x, weight, bias);
-  const Tensor pruned = prune(x, scale, n, m, rescale);
+  const Pattern pattern = checked_pattern(pattern_text);
+  check_linear(x, weight, bias, checked_columns(x, pattern));
+  const Tensor pruned = prune(x, scale, pattern, rescale);
   return dense_linear(pruned, weight, bias);
 }
 

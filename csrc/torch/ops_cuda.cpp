@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <tuple>
 
 #include "amber/cuda/prune.h"
@@ -10,6 +11,7 @@
 #include "amber/cuda/quantize.h"
 #include "amber/cuda/quantize_compress.h"
 #include "amber/cuda/sparse_gemm.h"
+#include "amber/window.h"
 #include "checks.h"
 #include "dense_linear.h"
 
@@ -99,15 +101,26 @@ const cuda::SparseGemmKernel& sparse_gemm_named(const std::string& name, const T
   return *kernel;
 }
 
+// Columns of the weight that a sparse GEMM takes: K', copies included.
+int64_t sparse_weight_cols(Pattern pattern, const std::string& pattern_text, int64_t cols) {
+  const int extra = extra_windows(pattern);
+  check(extra >= 0, "pattern: '", pattern_text,
+        "' does not run on a sparse GEMM; allowed: '2:4', '4:8', '8:16', '10:16w', '12:16w'");
+  return widened_cols(cols, extra);
+}
+
 // `x` is [T, K].
-void check_sparse_shape(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+void check_sparse_shape(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, Pattern pattern,
                         const cuda::SparseGemmKernel& kernel) {
   const int64_t t = x.size(0), k = x.size(1), n = weight.size(0);
-  check(k % kernel.in_features_multiple == 0, "x: its last dimension K = ", k,
-        " is not a multiple of ", kernel.in_features_multiple, ", which ", kernel.name, " needs");
+  // The compressing kernels take 32 columns at a time where there are copies to fill.
+  const int64_t multiple =
+      extra_windows(pattern) == 0 ? kernel.in_features_multiple : std::max<int64_t>(32, kernel.in_features_multiple);
+  check(k % multiple == 0, "x: its last dimension K = ", k, " is not a multiple of ", multiple, ", which ", kernel.name,
+        " needs");
   check(n % kernel.out_features_multiple == 0, "weight: its first dimension N = ", n,
         " is not a multiple of ", kernel.out_features_multiple, ", which ", kernel.name, " needs");
-  check(t <= INT32_MAX && n <= INT32_MAX && k <= INT32_MAX, "x: ", t, " tokens are too many; allowed: ",
+  check(t <= INT32_MAX && n <= INT32_MAX && weight.size(1) <= INT32_MAX, "x: ", t, " tokens are too many; allowed: ",
         INT32_MAX);
   // The weight is read where it lies: a copy of it would cost more than pruning saves.
   check(weight.is_contiguous() && aligned(weight.const_data_ptr()),
@@ -124,9 +137,10 @@ struct Compressed {
   std::optional<Tensor> token_scale;
 };
 
-Compressed new_compressed(const Tensor& x, const cuda::SparseGemmKernel& kernel,
+// `k` is that of the widened product.
+Compressed new_compressed(const Tensor& x, int64_t k, const cuda::SparseGemmKernel& kernel,
                           std::optional<ScalarType> value_type = std::nullopt) {
-  const int64_t t = x.size(0), k = x.size(1);
+  const int64_t t = x.size(0);
   const int64_t rows = kernel.padded_rows ? metadata_rows(kernel.layout, t) : t;
   return {torch::stable::new_empty(x, {rows, k / 2}, value_type),
           torch::stable::new_empty(x, {metadata_bytes(kernel.layout, t, k)}, ScalarType::Byte), rows, std::nullopt};
@@ -135,7 +149,7 @@ Compressed new_compressed(const Tensor& x, const cuda::SparseGemmKernel& kernel,
 Tensor run_sparse_gemm(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
                        const Compressed& compressed, const std::optional<Tensor>& weight_scale,
                        const cuda::SparseGemmKernel& kernel, cudaStream_t stream) {
-  const int64_t t = x.size(0), k = x.size(1), n = weight.size(0);
+  const int64_t t = x.size(0), k = weight.size(1), n = weight.size(0);
   Tensor output = torch::stable::new_empty(x, {compressed.rows, n});
   cuda::SparseGemmArgs args{compressed.values.const_data_ptr(),
                             static_cast<const uint8_t*>(compressed.metadata.const_data_ptr()),
@@ -158,14 +172,14 @@ Tensor run_sparse_gemm(const Tensor& x, const Tensor& weight, const std::optiona
 
 // `x` is [T, K], contiguous and not empty.
 Tensor sparse_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-                     const std::optional<Tensor>& scale, const cuda::SparseGemmKernel& kernel) {
-  check_sparse_shape(x, weight, bias, kernel);
+                     const std::optional<Tensor>& scale, Pattern pattern, const cuda::SparseGemmKernel& kernel) {
+  check_sparse_shape(x, weight, bias, pattern, kernel);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const cudaStream_t stream = current_stream(x);
-  Compressed compressed = new_compressed(x, kernel);
+  Compressed compressed = new_compressed(x, weight.size(1), kernel);
   check_cuda(cuda::prune_compress({x.const_data_ptr(), scale_pointer(scale), compressed.values.mutable_data_ptr(),
                                    static_cast<uint8_t*>(compressed.metadata.mutable_data_ptr()), x.size(0),
-                                   x.size(1), compressed.rows, activation_dtype(x), kernel.layout},
+                                   x.size(1), compressed.rows, activation_dtype(x), kernel.layout, pattern},
                                   stream),
              "prune_compress");
   return run_sparse_gemm(x, weight, bias, compressed, std::nullopt, kernel, stream);
@@ -180,18 +194,18 @@ QuantizedType quantized_type(const Tensor& weight) {
 
 }  // namespace
 
-Tensor nm_mask_cuda(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m) {
+Tensor nm_mask_cuda(Tensor x, std::optional<Tensor> scale, std::string pattern_text) {
   activation_dtype(x);
-  const Pattern pattern = checked_pattern(n, m);
+  const Pattern pattern = checked_pattern(pattern_text);
   const Tensor input = torch::stable::contiguous(x);
   Tensor mask = torch::stable::new_empty(input, sizes_of(input), ScalarType::Bool);
   run_prune(input, scale, pattern, cpu::Rescale::kNone, nullptr, mask.mutable_data_ptr());
   return mask;
 }
 
-Tensor nm_prune_cuda(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m, std::string rescale) {
+Tensor nm_prune_cuda(Tensor x, std::optional<Tensor> scale, std::string pattern_text, std::string rescale) {
   activation_dtype(x);
-  const Pattern pattern = checked_pattern(n, m);
+  const Pattern pattern = checked_pattern(pattern_text);
   const cpu::Rescale rescale_kind = checked_rescale(rescale);
   const Tensor input = torch::stable::contiguous(x);
   Tensor pruned = torch::stable::new_empty(input, sizes_of(input));
@@ -200,25 +214,26 @@ Tensor nm_prune_cuda(Tensor x, std::optional<Tensor> scale, int64_t n, int64_t m
 }
 
 Tensor linear_cuda(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
-                   int64_t n, int64_t m, std::string rescale, std::string kernel) {
-  const Pattern pattern = checked_pattern(n, m);
+                   std::string pattern_text, std::string rescale, std::string kernel) {
+  const Pattern pattern = checked_pattern(pattern_text);
   const int64_t cols = checked_columns(x, pattern);
-  check_linear(x, weight, bias);
+  const bool masked_dense = kernel == kMaskedDense;
+  check_linear(x, weight, bias, masked_dense ? cols : sparse_weight_cols(pattern, pattern_text, cols));
   check_device("weight", weight, x);
   if (bias) check_device("bias", *bias, x);
-  if (kernel == kMaskedDense) return dense_linear(nm_prune_cuda(x, scale, n, m, rescale), weight, bias);
+  if (masked_dense) return dense_linear(nm_prune_cuda(x, scale, pattern_text, rescale), weight, bias);
 
   const cuda::SparseGemmKernel& sparse_gemm = sparse_gemm_named(kernel, x, cuda::Operands::k16bit);
-  check(pattern == Pattern{2, 4}, "pattern: ", n, ":", m, " does not run on a sparse GEMM; allowed: 2:4");
   check(checked_rescale(rescale) == cpu::Rescale::kNone,
         "rescale: 'variance' does not run on a sparse GEMM; allowed: 'none'");
   const auto contiguous_scale = checked_factors("scale", scale, x, cols);
   std::vector<int64_t> sizes = sizes_of(x);
   sizes.back() = weight.size(0);
-  if (x.numel() == 0 || weight.size(0) == 0) return dense_linear(x, weight, bias);
+  if (cols == 0) return dense_linear(x, weight, bias);
+  if (x.numel() == 0 || weight.size(0) == 0) return torch::stable::new_empty(x, sizes);
   const Tensor tokens = torch::stable::view(kernel_input(x), {x.numel() / cols, cols});
   return torch::stable::view(
-      sparse_linear(tokens, weight, bias, contiguous_scale, sparse_gemm), sizes);
+      sparse_linear(tokens, weight, bias, contiguous_scale, pattern, sparse_gemm), sizes);
 }
 
 std::tuple<Tensor, Tensor> quantize_activations_cuda(Tensor x, std::optional<Tensor> smooth,
@@ -238,7 +253,7 @@ std::tuple<Tensor, Tensor> quantize_activations_cuda(Tensor x, std::optional<Ten
   if (x.numel() == 0) return {values, token_scale};
 
   const bool sparse = pattern.n < pattern.m;
-  const Tensor pruned = sparse ? nm_prune_cuda(input, scale, pattern.n, pattern.m, "none") : input;
+  const Tensor pruned = sparse ? nm_prune_cuda(input, scale, pattern_text, "none") : input;
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const cpu::QuantizeArgs args{pruned.const_data_ptr(),
                                scale_pointer(factors),
@@ -283,13 +298,13 @@ Tensor sparse_linear_w8a8_cuda(Tensor x, Tensor weight, Tensor weight_scale, std
                                std::optional<Tensor> smooth, std::optional<Tensor> scale,
                                std::string pattern_text, std::string rescale, std::string kernel_name) {
   const Pattern pattern = checked_pattern(pattern_text);
-  check(pattern == Pattern{2, 4}, "pattern: '", pattern_text, "' does not run on a sparse GEMM; allowed: '2:4'");
   const int64_t cols = checked_columns(x, pattern), n = weight.size(0);
   check(cols > 0, "x: its last dimension K is 0; at least 1 channel is needed");
   const QuantizedType type = quantized_type(weight);
   const bool rescaled = checked_rescale(rescale) == cpu::Rescale::kVariance;
-  check(weight.dim() == 2 && weight.size(1) == cols, "weight: shape ", shape(weight),
-        " does not match x; allowed: [N, K] with K = ", cols);
+  const int64_t weight_cols = sparse_weight_cols(pattern, pattern_text, cols);
+  check(weight.dim() == 2 && weight.size(1) == weight_cols, "weight: shape ", shape(weight),
+        " does not match x and the pattern; allowed: [N, ", weight_cols, "]");
   check_device("weight", weight, x);
   check_factors("weight_scale", weight_scale, n);
   check_device("weight_scale", weight_scale, x);
@@ -309,17 +324,17 @@ Tensor sparse_linear_w8a8_cuda(Tensor x, Tensor weight, Tensor weight_scale, std
   if (x.numel() == 0 || n == 0) return torch::stable::new_empty(x, sizes);
 
   const Tensor tokens = torch::stable::view(kernel_input(x), {x.numel() / cols, cols});
-  check_sparse_shape(tokens, weight, bias, kernel);
+  check_sparse_shape(tokens, weight, bias, pattern, kernel);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const cudaStream_t stream = current_stream(x);
-  Compressed compressed = new_compressed(tokens, kernel, scalar_type(type));
+  Compressed compressed = new_compressed(tokens, weight_cols, kernel, scalar_type(type));
   compressed.token_scale = torch::stable::new_empty(tokens, {compressed.rows}, ScalarType::Float);
   check_cuda(
       cuda::quantize_compress({tokens.const_data_ptr(), scale_pointer(factors), scale_pointer(selection),
                                compressed.values.mutable_data_ptr(),
                                static_cast<uint8_t*>(compressed.metadata.mutable_data_ptr()),
                                static_cast<float*>(compressed.token_scale->mutable_data_ptr()), tokens.size(0), cols,
-                               compressed.rows, activation_dtype(x), kernel.layout, type, rescaled},
+                               compressed.rows, activation_dtype(x), kernel.layout, type, rescaled, pattern},
                               stream),
       "quantize_compress");
   return torch::stable::view(

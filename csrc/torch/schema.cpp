@@ -2,10 +2,10 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(amber, library) {
-  library.def("nm_mask(Tensor x, Tensor? scale, int n, int m) -> Tensor");
-  library.def("nm_prune(Tensor x, Tensor? scale, int n, int m, str rescale) -> Tensor");
+  library.def("nm_mask(Tensor x, Tensor? scale, str pattern) -> Tensor");
+  library.def("nm_prune(Tensor x, Tensor? scale, str pattern, str rescale) -> Tensor");
   library.def(
-      "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, int n, int m, str rescale, "
+      "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, str pattern, str rescale, "
       "str kernel) -> Tensor");
   library.def(
       "quantize_activations(Tensor x, Tensor? smooth, Tensor? scale, str pattern, str rescale, str dtype) "

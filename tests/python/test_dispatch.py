@@ -66,6 +66,47 @@ def test_auto_takes_the_sparse_gemm_only_where_it_was_measured_to_win(table):
     assert "does not rescale" in decide(512, 1024, 2048, rescale="variance").reason
 
 
+def write_table(tmp_path, *entries):
+    (tmp_path / "table.json").write_text(json.dumps({"measurements": entries}))
+    dispatch_table.measurements.cache_clear()
+
+
+def decide_windowed(weight_cols, pattern="8:16", backend="auto"):
+    with FakeTensorMode():
+        x = torch.empty(1024, 2048, dtype=torch.bfloat16, device="cuda")
+        weight = torch.empty(1024, weight_cols, dtype=torch.bfloat16, device="cuda")
+        return dispatch.choose_linear(x, weight, Pattern(pattern), "none", backend)
+
+
+def test_windowed_kernels_run_on_weights_with_copies(table, tmp_path):
+    write_table(tmp_path, {**WIN, "pattern": "8:16"}, {**WIN, "pattern": "12:16w", "kernel": "masked_dense"})
+    won = decide_windowed(3072)
+    assert (won.backend, won.kernel) == ("cutlass", "sm90_bf16_a") and "1.31x dense" in won.reason
+    plain = decide_windowed(2048)
+    assert (plain.backend, plain.kernel) == ("cuda", "masked_dense") and "widen_weight" in plain.reason
+    assert decide_windowed(3072, "12:16w").kernel == "masked_dense"
+    assert "nothing was measured" in decide_windowed(2560, "10:16w").reason
+    assert decide_windowed(2560, "10:16w", "cutlass").kernel == "sparse_gemm"
+    with pytest.raises(ValueError, match=r"weight: shape \[1024, 2048\] has no copies for .* 10:16w"):
+        decide_windowed(2048, "10:16w", "cutlass")
+
+
+def test_layers_keep_copies_only_where_a_sparse_kernel_was_fastest(table, tmp_path):
+    slow = {**WIN, "pattern": "12:16w", "kernel": "masked_dense"}
+    write_table(tmp_path, {**WIN, "pattern": "8:16"}, slow, {**slow, "min_tokens": 9000, "kernel": "dense"})
+
+    def wants(pattern, backend="auto", device="cuda", n=1024):
+        with FakeTensorMode():
+            weight = torch.empty(n, 2048, dtype=torch.bfloat16, device=device)
+            return dispatch.wants_copies(weight, weight.dtype, Pattern(pattern), backend)
+
+    assert wants("8:16") and wants("12:16w", "cutlass") and wants("4:8", "cutlass")
+    assert not wants("12:16w") and not wants("4:8") and not wants("8:16", n=512)
+    assert not wants("2:4", "cutlass") and not wants("10:16", "cutlass")
+    assert not wants("8:16", "cuda") and not wants("8:16", "reference")
+    assert not wants("8:16", "cutlass", device="cpu")
+
+
 def test_another_arch_is_not_covered(table, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     assert decide(512, 1024, 2048).backend == "cuda"

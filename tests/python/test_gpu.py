@@ -155,10 +155,10 @@ def test_a_pruned_model_on_the_gpu(tiny_llama):
 def test_opcheck():
     x = torch.randn(3, 64, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(8, 64, device="cuda", dtype=torch.bfloat16)
-    torch.library.opcheck(torch.ops.amber.nm_mask.default, (x, None, 2, 4))
-    torch.library.opcheck(torch.ops.amber.nm_prune.default, (x, None, 4, 8, "none"))
+    torch.library.opcheck(torch.ops.amber.nm_mask.default, (x, None, "2:4"))
+    torch.library.opcheck(torch.ops.amber.nm_prune.default, (x, None, "4:8", "none"))
     for kernel in ("masked_dense", "sparse_gemm"):
-        torch.library.opcheck(torch.ops.amber.linear.default, (x, weight, None, None, 2, 4, "none", kernel))
+        torch.library.opcheck(torch.ops.amber.linear.default, (x, weight, None, None, "2:4", "none", kernel))
 
 
 def w8a8_operands(tokens, k, n, quantized, dtype=torch.bfloat16):

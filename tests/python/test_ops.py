@@ -13,13 +13,14 @@ W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
 @pytest.mark.parametrize(
     "op, arguments",
     [
-        ("nm_mask", lambda d: (X.to(d), C, 2, 4)),
-        ("nm_mask", lambda d: (X.to(d).transpose(0, 1), None, 4, 8)),
-        ("nm_prune", lambda d: (X.to(d), C, 8, 16, "none")),
-        ("nm_prune", lambda d: (X.to(d).transpose(0, 1), None, 2, 4, "variance")),
-        ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, 2, 4, "none", "masked_dense")),
-        ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, 4, 8, "variance", "masked_dense")),
-        ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, 2, 4, "none", "masked_dense")),
+        ("nm_mask", lambda d: (X.to(d), C, "2:4")),
+        ("nm_mask", lambda d: (X.to(d).transpose(0, 1), None, "4:8")),
+        ("nm_prune", lambda d: (X.to(d), C, "8:16", "none")),
+        ("nm_prune", lambda d: (X.to(d), C, "10:16w", "none")),
+        ("nm_prune", lambda d: (X.to(d).transpose(0, 1), None, "2:4", "variance")),
+        ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
+        ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, "4:8", "variance", "masked_dense")),
+        ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
     ],
 )
 def test_opcheck(op, arguments, dtype):
@@ -29,27 +30,30 @@ def test_opcheck(op, arguments, dtype):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda o: o.nm_mask(torch.ones(6), None, 2, 4), "K = 6 is not a multiple of M = 4"),
-        (lambda o: o.nm_mask(torch.ones(6).int(), None, 2, 4), "dtype Int is not supported"),
-        (lambda o: o.nm_mask(torch.ones(64), None, 2, 64), "pattern: 2:64 is not allowed"),
-        (lambda o: o.nm_mask(torch.ones(4), None, -1, 4), "pattern: -1:4 is not allowed"),
-        (lambda o: o.nm_mask(torch.ones(4), None, 2, 2**33), "is not allowed"),
-        (lambda o: o.nm_mask(torch.ones(4), torch.ones(5), 2, 4), r"scale: shape \[5\]"),
-        (lambda o: o.nm_mask(torch.ones(4), torch.ones(4).double(), 2, 4), "scale: dtype Double"),
-        (lambda o: o.nm_prune(torch.ones(4), None, 2, 4, "max"), "rescale: 'max' is not known"),
+        (lambda o: o.nm_mask(torch.ones(6), None, "2:4"), "K = 6 is not a multiple of M = 4"),
+        (lambda o: o.nm_mask(torch.ones(6).int(), None, "2:4"), "dtype Int is not supported"),
+        (lambda o: o.nm_mask(torch.ones(64), None, "2:64"), "pattern: '2:64' is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(4), None, "-1:4"), "pattern: '-1:4' is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(4), None, "2:8589934592"), "is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(16), None, "8:16w"), "pattern: '8:16w' is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(16), None, "10:16wx"), "pattern: '10:16wx' is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(16), None, "10"), "pattern: '10' is not allowed"),
+        (lambda o: o.nm_mask(torch.ones(4), torch.ones(5), "2:4"), r"scale: shape \[5\]"),
+        (lambda o: o.nm_mask(torch.ones(4), torch.ones(4).double(), "2:4"), "scale: dtype Double"),
+        (lambda o: o.nm_prune(torch.ones(4), None, "2:4", "max"), "rescale: 'max' is not known"),
         (
-            lambda o: o.linear(X, W[:, :16], None, None, 2, 4, "none", "masked_dense"),
+            lambda o: o.linear(X, W[:, :16], None, None, "2:4", "none", "masked_dense"),
             r"weight: shape \[7, 16\]",
         ),
         (
-            lambda o: o.linear(X, W.half(), None, None, 2, 4, "none", "masked_dense"),
+            lambda o: o.linear(X, W.half(), None, None, "2:4", "none", "masked_dense"),
             "weight: dtype Half differs",
         ),
         (
-            lambda o: o.linear(X, W, None, None, 2, 4, "none", "sparse_gemm"),
+            lambda o: o.linear(X, W, None, None, "2:4", "none", "sparse_gemm"),
             "kernel: 'sparse_gemm' does not run on the CPU; allowed: 'masked_dense'",
         ),
-        (lambda o: o.linear(X, W, B[:3], None, 2, 4, "none", "masked_dense"), r"bias: shape \[3\]"),
+        (lambda o: o.linear(X, W, B[:3], None, "2:4", "none", "masked_dense"), r"bias: shape \[3\]"),
     ],
 )
 def test_the_ops_check_their_own_arguments(call, message):

@@ -1,5 +1,8 @@
 """nm_mask and nm_prune: the op against the reference, the reference against a sort in numpy."""
 
+from functools import cache
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from amber_ext import Pattern, reference
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 PATTERNS = ["2:4", "4:8", "8:16", "1:2", "1:4", "3:4", "16:32", "10:16", "3:5", "7:30", "1:1", "4:4", "1:32"]
+WINDOWED = ["10:16w", "12:16w"]
 
 
 def awkward(shape, dtype, seed=0):
@@ -21,6 +25,17 @@ def awkward(shape, dtype, seed=0):
     pick = torch.randint(0, 2 * len(specials), x.shape, generator=generator)
     x = torch.where(pick < len(specials), specials[pick % len(specials)], x)
     return x.to(dtype)
+
+
+@cache
+def sets_that_fit(n):
+    """All unions of at most two columns from each window, as bit masks."""
+    windows = [range(q, q + 4) for q in (0, 4, 8, 12)] + [range(c, 16, 4) for c in ((3,) if n == 10 else (3, 2))]
+    sets = {0}
+    for window in windows:
+        choices = [sum(1 << c for c in chosen) for size in range(3) for chosen in combinations(window, size)]
+        sets = {s | choice for s in sets for choice in choices if not s & choice}
+    return frozenset(sets)
 
 
 def sorted_mask(x, pattern, scale=None):
@@ -35,12 +50,20 @@ def sorted_mask(x, pattern, scale=None):
         (np.arange(pattern.m)[None].repeat(len(groups), 0), descending, ~np.isnan(groups)), axis=1
     )
     mask = np.zeros(groups.shape, bool)
-    np.put_along_axis(mask, order[:, : pattern.n], True, 1)
+    if pattern.windowed:
+        for row, columns in enumerate(order.tolist()):
+            kept = 0
+            for column in columns:
+                if kept | 1 << column in sets_that_fit(pattern.n):
+                    kept |= 1 << column
+                    mask[row, column] = True
+    else:
+        np.put_along_axis(mask, order[:, : pattern.n], True, 1)
     return torch.from_numpy(mask.reshape(score.shape))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("text", PATTERNS)
+@pytest.mark.parametrize("text", PATTERNS + WINDOWED)
 def test_mask_op_reference_and_sort_agree(text, dtype):
     pattern = Pattern(text)
     for groups in (1, 2, 7, 33):
@@ -70,9 +93,25 @@ def test_any_pattern_and_shape(m, data, dtype, lead, groups, seed):
     assert (mask.unflatten(-1, (groups, m)).sum(-1) == pattern.n).all()
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    text=st.sampled_from(WINDOWED),
+    dtype=st.sampled_from(DTYPES),
+    lead=st.lists(st.integers(0, 4), max_size=3),
+    groups=st.integers(0, 40),
+    seed=st.integers(0, 2**31),
+)
+def test_windowed_patterns_and_shapes(text, dtype, lead, groups, seed):
+    x = awkward((*lead, groups * 16), dtype, seed)
+    mask = amber_ext.nm_mask(x, text, backend="cpu")
+    assert mask.shape == x.shape
+    assert torch.equal(mask, reference.nm_mask(x, Pattern(text)))
+    assert (mask.unflatten(-1, (groups, 16)).sum(-1) == Pattern(text).n).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rescale", ["none", "variance"])
-@pytest.mark.parametrize("text", ["2:4", "4:8", "8:16", "3:5", "16:32"])
+@pytest.mark.parametrize("text", ["2:4", "4:8", "8:16", "3:5", "16:32", *WINDOWED])
 def test_prune_op_equals_reference(text, dtype, rescale):
     pattern = Pattern(text)
     x = torch.randn(9, pattern.m * 21, generator=torch.Generator().manual_seed(1)).to(dtype) * 3 + 0.5
