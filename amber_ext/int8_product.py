@@ -27,7 +27,9 @@ def has_fast_int8(device: torch.device) -> bool:
 
 def int8_product(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """``values [T, K] weightᵀ [K, N]``, both int8, as int32 ``[T, N]``; T, K and N are 1 or more."""
-    if not has_fast_int8(values.device):
+    # oneDNN refuses K = 1 and torch does not notice: the result stays uninitialised (pytorch issue 195066).
+    refused = values.device.type == "cpu" and values.shape[1] == 1
+    if refused or not has_fast_int8(values.device):
         return product_in_exact_floats(values, weight)
     tokens = values.shape[0]
     if values.device.type == "cuda" and tokens < CUDA_MIN_TOKENS:

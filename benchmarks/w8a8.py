@@ -18,8 +18,16 @@ from amber_ext.evaluate import WINDOW, perplexity, read_text, tokenize
 from amber_ext.models import load_model
 
 PATTERNS = ("2:4", "4:8", "8:16")
-SMOOTHQUANT = {"direction": "smoothquant", "alpha": 0.5}
-SMOOTHINGS = ({"direction": "none"}, SMOOTHQUANT, {"direction": "outstanding", "alpha": 0.1})
+SMOOTHINGS = (
+    {"direction": "none"},
+    {"direction": "smoothquant", "alpha": 0.5},
+    {"direction": "outstanding", "alpha": 0.1},
+)
+METHODS = (
+    ("magnitude", "magnitude", "none"),
+    ("robust_norm", "robust_norm", "none"),
+    ("robust_norm, rescale variance", "robust_norm", "variance"),
+)
 
 
 def configurations() -> list[tuple[str, OutstandingSparseConfig]]:
@@ -27,13 +35,10 @@ def configurations() -> list[tuple[str, OutstandingSparseConfig]]:
     lines = []
     for smoothing in SMOOTHINGS:
         lines.append(("not pruned", OutstandingSparseConfig(targets=(), **smoothing)))
-        for score in ("magnitude", "robust_norm"):
+        for method, score, rescale in METHODS:
             for pattern in PATTERNS:
-                config = OutstandingSparseConfig(pattern=pattern, score=score, rescale="none", **smoothing)
-                lines.append((score, config))
-    for pattern in PATTERNS:
-        config = OutstandingSparseConfig(pattern=pattern, rescale="variance", **SMOOTHQUANT)
-        lines.append(("robust_norm, rescale variance", config))
+                config = OutstandingSparseConfig(pattern=pattern, score=score, rescale=rescale, **smoothing)
+                lines.append((method, config))
     return lines
 
 
