@@ -64,16 +64,15 @@ def check_factor_values(name: str, factors: torch.Tensor | None) -> None:
 def check_weight_shape(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
     """``[N, K]``, or ``[N, K']`` as `widen_weight` makes it for this pattern."""
     in_features, widened = x.shape[-1], widened_features(x.shape[-1], pattern)
-    if weight.dim() != 2 or weight.shape[1] not in (in_features, widened):
+    # Not `in`: a compiler's symbolic sizes compare, but do not find themselves in a tuple.
+    if weight.dim() != 2 or (weight.shape[1] != in_features and weight.shape[1] != widened):
         wide = f", or [N, {widened}] from widen_weight" if widened not in (None, in_features) else ""
         raise ValueError(
             f"weight: shape {list(weight.shape)} does not match x; allowed: [N, K] with K = {in_features}{wide}"
         )
 
 
-def check_linear(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern
-) -> None:
+def check_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern) -> None:
     """weight ``[N, K]`` or ``[N, K']`` and bias ``[N]`` that match x ``[..., K]`` in shape, dtype and device."""
     check_weight_shape(x, weight, pattern)
     if bias is not None and (bias.dim() != 1 or bias.shape[0] != weight.shape[0]):

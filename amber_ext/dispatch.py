@@ -110,7 +110,9 @@ def choose_linear(
         return Decision("cuda", f"measured {measured.speedup:.2f}x dense in {measured.source}")
     if not has_copies(x, weight, pattern):
         return Decision("cuda", f"masked dense: the weight has no copies for {pattern} (widen_weight)")
-    return Decision("cutlass", f"measured {measured.speedup:.2f}x dense in {measured.source}", measured.kernel)
+    return Decision(
+        "cutlass", f"measured {measured.speedup:.2f}x dense in {measured.source}", measured.kernel
+    )
 
 
 def choose_cutlass(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> Decision:

@@ -71,9 +71,7 @@ def is_sparse_ever_fastest(
     return any(entry.kernel not in NOT_SPARSE for entry in covering)
 
 
-def _covering(
-    arch: int, pattern: str, dtype: str, out_features: int, in_features: int
-) -> list[Measurement]:
+def _covering(arch: int, pattern: str, dtype: str, out_features: int, in_features: int) -> list[Measurement]:
     """The measurements that cover this weight, narrowest classes first."""
     is_8bit = " " in dtype
     multiple = IN_FEATURES_MULTIPLE_8BIT if is_8bit else IN_FEATURES_MULTIPLE

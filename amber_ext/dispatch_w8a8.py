@@ -240,7 +240,9 @@ def _check_weight(
         raise TypeError(f"weight: dtype {weight.dtype} is not supported; allowed: {allowed}")
     checks.check_weight_shape(x, weight, pattern)
     if x.shape[-1] > MAX_IN_FEATURES:
-        raise ValueError(f"weight: K = {x.shape[-1]} is too large; int32 sums are exact up to {MAX_IN_FEATURES}")
+        raise ValueError(
+            f"weight: K = {x.shape[-1]} is too large; int32 sums are exact up to {MAX_IN_FEATURES}"
+        )
     out_features = weight.shape[0]
     if weight_scale.dtype != torch.float32 or tuple(weight_scale.shape) != (out_features,):
         raise ValueError(

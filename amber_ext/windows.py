@@ -14,7 +14,6 @@ from functools import cache
 from itertools import combinations
 
 import torch
-import torch.nn.functional as F
 
 from amber_ext.pattern import Pattern
 
@@ -93,10 +92,13 @@ def widen_weight(weight: torch.Tensor, pattern: str | Pattern) -> torch.Tensor:
             f"weight: shape {list(weight.shape)} is not allowed; it must be [N, K] with K a multiple of "
             f"{WINDOW_COLUMNS}"
         )
-    padding = padded_features(weight.shape[1], extra) - weight.shape[1]
-    padded = F.pad(weight, (0, padding))
-    groups = padded.unflatten(1, (-1, 4, 4))  # groups of 16, quads, columns
-    copies = [groups[..., COPIED_COLUMNS[e]] for e in range(extra)]
-    if not copies:
-        return padded.contiguous()
-    return torch.cat([padded, torch.stack(copies, dim=2).flatten(1)], dim=1)
+    out_features, in_features = weight.shape
+    wide = weight.new_zeros((out_features, widened_features(in_features, pattern)))
+    wide[:, :in_features] = weight
+    if extra:
+        padded = padded_features(in_features, extra)
+        columns = wide[:, :padded].unflatten(1, (-1, 4, 4))  # groups of 16, quads, columns
+        copies = wide[:, padded:].unflatten(1, (-1, extra, 4))
+        for window in range(extra):
+            copies[:, :, window] = columns[..., COPIED_COLUMNS[window]]
+    return wide

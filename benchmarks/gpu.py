@@ -1,4 +1,4 @@
-"""GPU speed of 2:4 linear layers against cuBLAS, cuSPARSELt and dense 8-bit, in one run. Writes gpu_<name>.json.
+"""GPU speed of pruned linear layers against cuBLAS, cuSPARSELt and dense 8-bit, in one run. Writes gpu_<name>.json.
 
 Usage: gpu.py OUT_FOLDER [--tokens 64 ... 16384]
 
@@ -30,6 +30,10 @@ SHAPES = (
     ("qwen2 gate", 18944, 3584),
     ("qwen2 down", 3584, 18944),
 )
+# All patterns that run on 2:4 hardware, and where they are compared.
+PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
+PATTERN_SHAPES = ("llama gate", "llama down")
+PATTERN_TOKENS = (512, 2048, 8192)
 TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 ROTATE_BYTES = 256 << 20
 REPEATS = 20
@@ -120,6 +124,28 @@ def measure_8bit(
     return times
 
 
+def measure_patterns(tokens: int, n: int, k: int) -> dict[str, object]:
+    """Times of one shape under every pattern, beside dense bf16 and dense 8-bit of the same run."""
+    copies = min(4, max(1, ROTATE_BYTES // (2 * k * min(n, tokens))))
+    xs = [torch.randn(tokens, k, device="cuda", dtype=DTYPE) for _ in range(copies)]
+    weights = [torch.randn(n, k, device="cuda", dtype=DTYPE) / k**0.5 for _ in range(copies)]
+    quantized = [amber_ext.quantize_weight(weight) for weight in weights]
+    scale = torch.rand(k, device="cuda") + 0.5
+    times = {
+        "cublas": event_times(lambda i: torch.nn.functional.linear(xs[i], weights[i]), copies),
+        "int8_dense_linear": event_times(lambda i: amber_ext.linear_w8a8(xs[i], *quantized[i]), copies),
+    }
+    for pattern in PATTERNS:
+        options = {"pattern": pattern, "scale": scale, "backend": "cutlass"}
+        wide = [amber_ext.widen_weight(weight, pattern) for weight in weights]
+        times[pattern] = event_times(lambda i, w=wide, o=options: amber_ext.linear(xs[i], w[i], **o), copies)
+        wide8 = [(amber_ext.widen_weight(values, pattern), scales) for values, scales in quantized]
+        times[f"int8 {pattern}"] = event_times(
+            lambda i, w=wide8, o=options: amber_ext.linear_w8a8(xs[i], *w[i], **o), copies
+        )
+    return {"ms": times}
+
+
 def run_sweep(program: Path, tokens: Sequence[int]) -> list[dict[str, object]]:
     """Compression and every GEMM on their own, from the torch-free benchmark; empty if it is not built."""
     if not program.is_file():
@@ -152,6 +178,13 @@ def main(
     cases = [(name, n, k, t) for name, n, k in SHAPES for t in tokens or TOKENS]
     for name, n, k, t in track(cases, "Measuring"):
         rows.append({"shape": name, "n": n, "k": k, "tokens": t, **measure(t, n, k)})
+    pattern_cases = [
+        (name, n, k, t) for name, n, k in SHAPES if name in PATTERN_SHAPES for t in PATTERN_TOKENS
+    ]
+    by_pattern = [
+        {"shape": name, "n": n, "k": k, "tokens": t, **measure_patterns(t, n, k)}
+        for name, n, k, t in track(pattern_cases, "Patterns")
+    ]
     device = device_facts()
     major, minor = torch.cuda.get_device_capability()
     data = {
@@ -161,6 +194,7 @@ def main(
         "pattern": "2:4",
         "copy_gb_per_s": copy_bandwidth(),
         "rows": rows,
+        "patterns": by_pattern,
         "sweep": run_sweep(sweep, tokens or TOKENS),
     }
     out.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@
 #include "amber/cuda/prune_compress.h"
 #include "amber/cuda/quantize_compress.h"
 #include "amber/cuda/sparse_gemm.h"
+#include "amber/window.h"
 
 namespace {
 
@@ -90,29 +91,46 @@ void benchmark_copy() {
               2.0 * bytes / ms * 1e-6);
 }
 
-void benchmark_compress(int64_t t, int64_t k, MetadataLayout layout) {
+struct NamedPattern {
+  const char* name;
+  Pattern pattern;
+};
+
+const NamedPattern kPatterns[] = {
+    {"2:4", {2, 4}}, {"4:8", {4, 8}}, {"8:16", {8, 16}}, {"10:16w", {10, 16, true}}, {"12:16w", {12, 16, true}}};
+
+// Bytes that compressing moves for each element of X: X itself, and values and E of K' columns.
+double bytes_per_element(Pattern pattern, int value_bytes) {
+  return 2.0 + (4 + extra_windows(pattern)) / 4.0 * (value_bytes / 2.0 + 1.0 / 8);
+}
+
+void benchmark_compress(const NamedPattern& named, int64_t t, int64_t k, MetadataLayout layout) {
+  const int64_t wide_k = widened_cols(k, extra_windows(named.pattern));
   const size_t x_bytes = static_cast<size_t>(t) * k * 2;
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_16bit ? metadata_rows(layout, t) : t;
-  Buffer x(x_bytes * copies), scale(k * 4), values(value_rows * k), metadata(metadata_bytes(layout, t, k));
+  Buffer x(x_bytes * copies), scale(k * 4), values(value_rows * wide_k), metadata(metadata_bytes(layout, t, wide_k));
   x.fill_random(2);
   std::vector<float> ones(k, 1.25f);
   check(cudaMemcpy(scale.get(), ones.data(), k * 4, cudaMemcpyHostToDevice));
   const double ms = median_ms([&](int i) {
     check(cuda::prune_compress({x.get() + x_bytes * (i % copies), reinterpret_cast<float*>(scale.get()), values.get(),
-                                reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout},
+                                reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout,
+                                named.pattern},
                                nullptr));
   });
-  std::printf("{\"kind\": \"prune_compress\", \"t\": %ld, \"k\": %ld, \"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-              static_cast<long>(t), static_cast<long>(k), ms, 3.125 * t * k / ms * 1e-6);
+  std::printf("{\"kind\": \"prune_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"ms\": %.5f, \"gb_per_s\": %.1f}\n",
+              named.name, static_cast<long>(t), static_cast<long>(k), ms,
+              bytes_per_element(named.pattern, 2) * t * k / ms * 1e-6);
 }
 
-// `smoothed`: factors on the fly; 2.625 bytes an element either way.
-void benchmark_quantize_compress(int64_t t, int64_t k, MetadataLayout layout, bool smoothed) {
+// `smoothed`: factors on the fly.
+void benchmark_quantize_compress(const NamedPattern& named, int64_t t, int64_t k, MetadataLayout layout, bool smoothed) {
+  const int64_t wide_k = widened_cols(k, extra_windows(named.pattern));
   const size_t x_bytes = static_cast<size_t>(t) * k * 2;
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_8bit ? metadata_rows(layout, t) : t;
-  Buffer x(x_bytes * copies), factors(k * 4), values(value_rows * k / 2), metadata(metadata_bytes(layout, t, k)),
+  Buffer x(x_bytes * copies), factors(k * 4), values(value_rows * wide_k / 2), metadata(metadata_bytes(layout, t, wide_k)),
       token_scale(value_rows * 4);
   x.fill_random(2);
   std::vector<float> ones(k, 1.25f);
@@ -123,13 +141,13 @@ void benchmark_quantize_compress(int64_t t, int64_t k, MetadataLayout layout, bo
       check(cuda::quantize_compress({x.get() + x_bytes * (i % copies), smoothed ? scale : nullptr, scale, values.get(),
                                      reinterpret_cast<uint8_t*>(metadata.get()),
                                      reinterpret_cast<float*>(token_scale.get()), t, k, value_rows, DType::kBFloat16,
-                                     layout, QuantizedType::kInt8, rescale},
+                                     layout, QuantizedType::kInt8, rescale, named.pattern},
                                     nullptr));
     });
-    std::printf("{\"kind\": \"quantize_compress\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": %s, "
+    std::printf("{\"kind\": \"quantize_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": %s, "
                 "\"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-                static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false", rescale ? "true" : "false", ms,
-                2.625 * t * k / ms * 1e-6);
+                named.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
+                rescale ? "true" : "false", ms, bytes_per_element(named.pattern, 1) * t * k / ms * 1e-6);
   }
 }
 
@@ -198,9 +216,12 @@ int main(int argc, char** argv) {
   const bool sm90 = arch == 90;
   for (int64_t k : {4096, 14336}) {
     for (int64_t t : tokens) {
-      benchmark_compress(t, k, sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit);
-      for (bool smoothed : {false, true}) {
-        benchmark_quantize_compress(t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit, smoothed);
+      for (const NamedPattern& named : kPatterns) {
+        benchmark_compress(named, t, k, sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit);
+        for (bool smoothed : {false, true}) {
+          benchmark_quantize_compress(named, t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit,
+                                      smoothed);
+        }
       }
     }
   }

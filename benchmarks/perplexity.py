@@ -22,6 +22,7 @@ from amber_ext.sensitivity import plan_from, sensitivity
 DATA = Path(os.environ.get("AMBER_DATA", environment.ROOT.parent / "shared" / "data"))
 TOKENS = 40_960
 CALIBRATION_TOKENS = 4096
+PATTERNS = ("2:4", "4:8", "8:16", "10:16w", "12:16w")
 ALL_SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -35,9 +36,8 @@ def main() -> None:
 
     configs = {"magnitude, all seven projections": [AmberConfig(score="magnitude", targets=ALL_SEVEN)]}
     for score in ("magnitude", "wanda", "robust_norm"):
-        configs[score] = [AmberConfig(pattern=p, score=score) for p in ("2:4", "4:8", "8:16")]
-    rescaled = [AmberConfig(pattern=p, rescale="variance") for p in ("2:4", "4:8", "8:16")]
-    configs["robust_norm, rescale variance"] = rescaled
+        configs[score] = [AmberConfig(pattern=p, score=score) for p in PATTERNS]
+    configs["robust_norm, rescale variance"] = [AmberConfig(pattern=p, rescale="variance") for p in PATTERNS]
     skipping = []
     for pattern in ("2:4", "8:16"):
         config = AmberConfig(pattern=pattern)

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from environment import RESULTS, ROOT
 
+from amber_ext import Pattern
+from amber_ext.windows import extra_windows
+
 README = ROOT / "README.md"
 NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
 
@@ -28,11 +31,11 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def perplexity() -> str:
     data = load("perplexity")
-    patterns = ["2:4", "4:8", "8:16"]
+    patterns = ["2:4", "4:8", "8:16", "10:16w", "12:16w"]
     by_method: dict[str, dict[str, dict]] = {}
     for row in data["rows"]:
         by_method.setdefault(row["method"], {})[row["pattern"]] = row
-    rows = [["dense", "0 %", *[f"{data['dense']:.2f}"] * 3]]
+    rows = [["dense", "0 %", *[f"{data['dense']:.2f}"] * len(patterns)]]
     for method, found in by_method.items():
         coverage = next(iter(found.values()))["coverage"]
         cells = [f"{found[p]['perplexity']:.2f}" if p in found else "" for p in patterns]
@@ -89,10 +92,62 @@ def cpu() -> str:
         "pattern",
         "rescale",
         "`nm_prune`",
-        "faster than the `torch.topk` reference",
+        "faster than the reference",
         "`linear` / `F.linear`",
     ]
     return caption + "\n\n" + markdown(header, rows)
+
+
+def patterns() -> str:
+    """What each pattern that runs on 2:4 hardware costs and keeps."""
+    data = load("perplexity")
+    perplexities = {
+        row["pattern"]: row["perplexity"] for row in data["rows"] if row["method"] == "robust_norm"
+    }
+    measured = measured_speedups()
+    rows = []
+    for text in ("2:4", "10:16w", "12:16w", "4:8", "8:16"):
+        pattern = Pattern(text)
+        widened = 1 + extra_windows(pattern) / 4
+        rows.append(
+            [
+                text,
+                f"{pattern.density:.1%}".replace("%", " %"),
+                f"{widened - 1:.0%}".replace("%", " %"),
+                f"{2 / widened:.2f}×",
+                *(measured.get(name, "not measured") for name in (text, f"int8 {text}")),
+                f"{perplexities[text]:.2f}",
+            ]
+        )
+    header = [
+        "pattern",
+        "survivors",
+        "more weight memory",
+        "bound on speed-up",
+        "measured, 16-bit",
+        "measured, int8",
+        "perplexity",
+    ]
+    caption = (
+        f"Perplexity: {data['model']}, {data['text']}, first {data['tokens']:,} tokens, robust-norm on q, gate and "
+        f"down; not pruned {data['dense']:.2f} (`benchmarks/results/perplexity.json`). The bound is that of the "
+        "product alone, over dense of the same dtype:"
+    )
+    return caption + "\n\n" + markdown(header, rows)
+
+
+def measured_speedups() -> dict[str, str]:
+    """Pattern to its range over Llama's gate and down at T = 8192, compress included, over dense."""
+    ratios: dict[str, list[float]] = {}
+    for path in RESULTS.glob("gpu_*.json"):
+        for row in json.loads(path.read_text())["patterns"]:
+            if row["tokens"] != 8192:
+                continue
+            ms = {name: time["median"] for name, time in row["ms"].items()}
+            for name, time in ms.items():
+                dense = ms["int8_dense_linear" if name.startswith("int8") else "cublas"]
+                ratios.setdefault(name, []).append(dense / time)
+    return {name: f"{min(values):.2f} to {max(values):.2f}×" for name, values in ratios.items()}
 
 
 def gpu() -> str:
@@ -158,7 +213,7 @@ def plot_gpu(data: dict, path: Path) -> None:
 
 def render(text: str) -> str:
     """README text with every block written anew."""
-    blocks = {"perplexity": perplexity, "w8a8": w8a8, "cpu": cpu, "gpu": gpu}
+    blocks = {"patterns": patterns, "perplexity": perplexity, "w8a8": w8a8, "cpu": cpu, "gpu": gpu}
 
     def block(match: re.Match) -> str:
         return f"<!-- results: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "amber/cpu/compress.h"
+#include "amber/cpu/widen.h"
 #include "amber/cuda/prune.h"
 #include "amber/cuda/prune_compress.h"
 #include "gpu_support.h"
@@ -45,7 +46,7 @@ void check_prune(Pattern pattern, int64_t rows, int64_t cols, cpu::Rescale resca
 
 template <typename T>
 void check_patterns() {
-  for (Pattern pattern : {Pattern{2, 4}, {4, 8}, {8, 16}, {1, 4}, {10, 16}, {3, 5}, {16, 32}, {1, 1}}) {
+  for (Pattern pattern : {Pattern{2, 4}, {4, 8}, {8, 16}, {1, 4}, {10, 16}, {3, 5}, {16, 32}, {1, 1}, {10, 16, true}, {12, 16, true}}) {
     for (int64_t rows : {1, 65}) {
       for (cpu::Rescale rescale : {cpu::Rescale::kNone, cpu::Rescale::kVariance}) {
         check_prune<T>(pattern, rows, pattern.m * 37, rescale);
@@ -80,24 +81,28 @@ TEST(GpuPrune, EmptyLaunchesNothing) {
 }
 
 template <typename T>
-void check_compress(MetadataLayout layout, int64_t rows, int64_t cols) {
-  SCOPED_TRACE(testing::Message() << "[" << rows << ", " << cols << "]");
+void check_compress(Pattern pattern, MetadataLayout layout, int64_t rows, int64_t cols) {
+  SCOPED_TRACE(testing::Message() << pattern.n << ":" << pattern.m << " [" << rows << ", " << cols << "]");
+  const int extra = extra_windows(pattern);
+  const int64_t wide_cols = widened_cols(cols, extra);
   const auto x = random_awkward<T>(rows * cols, static_cast<unsigned>(rows + cols));
   std::vector<uint8_t> mask(x.size());
-  cpu::prune_rows({x.data(), nullptr, nullptr, mask.data(), rows, cols, {2, 4}, dtype_of<T>(), cpu::Rescale::kNone}, 0,
+  cpu::prune_rows({x.data(), nullptr, nullptr, mask.data(), rows, cols, pattern, dtype_of<T>(), cpu::Rescale::kNone}, 0,
                   rows);
   const int64_t value_rows = layout == MetadataLayout::kSm80_16bit ? metadata_rows(layout, rows) : rows;
-  std::vector<uint16_t> want(rows * cols / 2);
-  std::vector<uint8_t> want_metadata(metadata_bytes(layout, rows, cols));
-  ASSERT_EQ(cpu::compress_2_4(x.data(), mask.data(), rows, cols, 2, layout, want.data(), want_metadata.data()),
+  std::vector<uint16_t> wide(rows * wide_cols), want(rows * wide_cols / 2);
+  std::vector<uint8_t> wide_mask(wide.size()), want_metadata(metadata_bytes(layout, rows, wide_cols));
+  ASSERT_EQ(cpu::widen(x.data(), mask.data(), rows, cols, 2, extra, wide.data(), wide_mask.data()), Status::kOk);
+  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 2, layout, want.data(),
+                              want_metadata.data()),
             Status::kOk);
-  want.resize(value_rows * cols / 2, 0);
+  want.resize(value_rows * wide_cols / 2, 0);
 
   const DeviceArray<T> device_x(x);
   const DeviceArray<uint16_t> values(want.size());
   const DeviceArray<uint8_t> metadata(want_metadata.size());
   check(cuda::prune_compress({device_x.get(), nullptr, values.get(), metadata.get(), rows, cols, value_rows,
-                              dtype_of<T>(), layout},
+                              dtype_of<T>(), layout, pattern},
                              nullptr));
   EXPECT_EQ(values.download(), want);
   EXPECT_EQ(metadata.download(), want_metadata);
@@ -106,7 +111,11 @@ void check_compress(MetadataLayout layout, int64_t rows, int64_t cols) {
 template <typename T>
 void check_compress_shapes(MetadataLayout layout) {
   for (int64_t rows : {1, 63, 64, 65, 127, 4099}) {
-    for (int64_t cols : {64, 448, 4096}) check_compress<T>(layout, rows, cols);
+    for (int64_t cols : {64, 448, 4096}) {
+      for (Pattern pattern : {Pattern{2, 4}, {4, 8}, {8, 16}, {10, 16, true}, {12, 16, true}}) {
+        check_compress<T>(pattern, layout, rows, cols);
+      }
+    }
   }
 }
 

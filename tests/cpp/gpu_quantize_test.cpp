@@ -97,12 +97,13 @@ template <typename T>
 struct Layer {
   int64_t t, n, k;
   QuantizedType type;
+  Pattern pattern;
   std::vector<T> x, bias;
   std::vector<uint8_t> weight, values;  // values [t, k]: pruned, dense form
   std::vector<float> smooth, scale, weight_scale, token_scale;
 
-  Layer(int64_t t, int64_t n, int64_t k, QuantizedType type)
-      : t(t), n(n), k(k), type(type), x(random_awkward<T>(t * k, 11)), bias(random_normal<T>(n, 12)), weight(n * k),
+  Layer(int64_t t, int64_t n, int64_t k, QuantizedType type, Pattern pattern)
+      : t(t), n(n), k(k), type(type), pattern(pattern), x(random_awkward<T>(t * k, 11)), bias(random_normal<T>(n, 12)), weight(n * k),
         values(t * k), smooth(factors(k, 13)), scale(factors(k, 14)), weight_scale(factors(n, 15)), token_scale(t) {
     std::mt19937 rng(16);
     for (int64_t row = 0; row < t; ++row) {
@@ -115,7 +116,7 @@ struct Layer {
     }
     for (uint8_t& w : weight) w = type == QuantizedType::kInt8 ? static_cast<uint8_t>(static_cast<int>(rng() % 255) - 127)
                                                                : to_e4m3(static_cast<float>(rng() % 897) - 448.0f, 1.0f);
-    cpu::quantize_rows({x.data(), smooth.data(), scale.data(), values.data(), token_scale.data(), t, k, {2, 4},
+    cpu::quantize_rows({x.data(), smooth.data(), scale.data(), values.data(), token_scale.data(), t, k, pattern,
                         dtype_of<T>(), Rescale::kNone, type}, 0, t);
   }
 
@@ -154,28 +155,36 @@ struct Layer {
 };
 
 template <typename T>
-void check_kernel(const cuda::SparseGemmKernel& kernel, int64_t t, int64_t n, int64_t k, cudaStream_t stream) {
-  SCOPED_TRACE(testing::Message() << kernel.name << " T " << t << " N " << n << " K " << k);
+void check_kernel(const cuda::SparseGemmKernel& kernel, int64_t t, int64_t n, int64_t k, cudaStream_t stream,
+                  Pattern pattern = {2, 4}) {
+  SCOPED_TRACE(testing::Message() << kernel.name << " " << pattern.n << ":" << pattern.m << " T " << t << " N " << n
+                                  << " K " << k);
+  const int extra = extra_windows(pattern);
+  const int64_t wide_k = widened_cols(k, extra);
   const QuantizedType type = kernel.operands == cuda::Operands::kInt8 ? QuantizedType::kInt8 : QuantizedType::kE4m3;
-  const Layer<T> layer(t, n, k, type);
+  const Layer<T> layer(t, n, k, type, pattern);
   const int64_t rows = kernel.padded_rows ? metadata_rows(kernel.layout, t) : t;
   const DeviceArray<T> x(layer.x), bias(layer.bias), output(rows * n);
-  const DeviceArray<uint8_t> weight(layer.weight), values(rows * k / 2), metadata(metadata_bytes(kernel.layout, t, k));
+  const DeviceArray<uint8_t> weight(widen_weight(layer.weight, k, pattern)), values(rows * wide_k / 2),
+      metadata(metadata_bytes(kernel.layout, t, wide_k));
   const DeviceArray<float> smooth(layer.smooth), scale(layer.scale), weight_scale(layer.weight_scale), token_scale(rows);
   check(cuda::quantize_compress({x.get(), smooth.get(), scale.get(), values.get(), metadata.get(), token_scale.get(), t, k,
-                                 rows, dtype_of<T>(), kernel.layout, type, false},
+                                 rows, dtype_of<T>(), kernel.layout, type, false, pattern},
                                 stream));
 
-  std::vector<uint8_t> mask(t * k), want_values(t * k / 2), want_metadata(metadata_bytes(kernel.layout, t, k));
-  cpu::prune_rows({layer.x.data(), layer.scale.data(), nullptr, mask.data(), t, k, {2, 4}, dtype_of<T>(), Rescale::kNone}, 0, t);
-  ASSERT_EQ(cpu::compress_2_4(layer.values.data(), mask.data(), t, k, 1, kernel.layout, want_values.data(), want_metadata.data()),
+  std::vector<uint8_t> mask(t * k), wide(t * wide_k), wide_mask(t * wide_k), want_values(t * wide_k / 2),
+      want_metadata(metadata_bytes(kernel.layout, t, wide_k));
+  cpu::prune_rows({layer.x.data(), layer.scale.data(), nullptr, mask.data(), t, k, pattern, dtype_of<T>(), Rescale::kNone}, 0, t);
+  ASSERT_EQ(cpu::widen(layer.values.data(), mask.data(), t, k, 1, extra, wide.data(), wide_mask.data()), Status::kOk);
+  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), t, wide_k, 1, kernel.layout, want_values.data(),
+                              want_metadata.data()),
             Status::kOk);
-  want_values.resize(rows * k / 2, 0);
+  want_values.resize(rows * wide_k / 2, 0);
   check(cudaStreamSynchronize(stream));
   ASSERT_EQ(values.download(), want_values);
   ASSERT_EQ(metadata.download(), want_metadata);
 
-  cuda::SparseGemmArgs args{values.get(), metadata.get(), weight.get(), bias.get(), output.get(), t, n, k,
+  cuda::SparseGemmArgs args{values.get(), metadata.get(), weight.get(), bias.get(), output.get(), t, n, wide_k,
                             device_attribute(cudaDevAttrMultiProcessorCount), token_scale.get(), weight_scale.get()};
   const DeviceArray<uint8_t> workspace(kernel.workspace_bytes(args));
   ASSERT_EQ(kernel.run(args, workspace.get(), stream), cuda::GemmStatus::kOk);
@@ -192,6 +201,9 @@ void check_kernels() {
     ++ran;
     for (int64_t t : {1, 63, 64, 65, 1000}) check_kernel<T>(*kernel, t, 264, 512, nullptr);
     check_kernel<T>(*kernel, 130, 1024, 14336, nullptr);
+    for (Pattern pattern : {Pattern{4, 8}, {8, 16}, {10, 16, true}, {12, 16, true}}) {
+      check_kernel<T>(*kernel, 130, 264, 1568, nullptr, pattern);
+    }
     if (testing::Test::HasFailure()) return;
   }
   if (ran == 0) GTEST_SKIP() << "this build has no 8-bit sparse GEMM for compute capability " << device_arch();

@@ -15,12 +15,13 @@ using namespace amber::gpu_test;
 template <typename T>
 struct Problem {
   int64_t t, n, k;
+  Pattern pattern;
   std::vector<T> x, weight, bias, pruned;
 
-  Problem(int64_t t, int64_t n, int64_t k, unsigned seed)
-      : t(t), n(n), k(k), x(random_normal<T>(t * k, seed)), weight(random_normal<T>(n * k, seed + 1)),
+  Problem(int64_t t, int64_t n, int64_t k, unsigned seed, Pattern pattern = {2, 4})
+      : t(t), n(n), k(k), pattern(pattern), x(random_normal<T>(t * k, seed)), weight(random_normal<T>(n * k, seed + 1)),
         bias(random_normal<T>(n, seed + 2)), pruned(t * k) {
-    cpu::prune_rows({x.data(), nullptr, pruned.data(), nullptr, t, k, {2, 4}, dtype_of<T>(), cpu::Rescale::kNone}, 0, t);
+    cpu::prune_rows({x.data(), nullptr, pruned.data(), nullptr, t, k, pattern, dtype_of<T>(), cpu::Rescale::kNone}, 0, t);
   }
 
   // All of a small product, a sample of a large one.
@@ -44,6 +45,8 @@ struct Problem {
 
 template <typename T>
 struct Device {
+  int64_t k, wide_k;
+  Pattern pattern;
   DeviceArray<T> x, weight, bias, values, output;
   DeviceArray<uint8_t> metadata;
   cuda::SparseGemmArgs args;
@@ -51,9 +54,10 @@ struct Device {
   const cuda::SparseGemmKernel& kernel;
 
   Device(const Problem<T>& p, const cuda::SparseGemmKernel& kernel, bool with_bias)
-      : x(p.x), weight(p.weight), bias(p.bias), values(rows(p, kernel) * p.k / 2), output(rows(p, kernel) * p.n),
-        metadata(metadata_bytes(kernel.layout, p.t, p.k)),
-        args{values.get(), metadata.get(), weight.get(), with_bias ? bias.get() : nullptr, output.get(), p.t, p.n, p.k,
+      : k(p.k), wide_k(widened_cols(p.k, extra_windows(p.pattern))), pattern(p.pattern), x(p.x),
+        weight(widen_weight(p.weight, p.k, p.pattern)), bias(p.bias), values(rows(p, kernel) * wide_k / 2),
+        output(rows(p, kernel) * p.n), metadata(metadata_bytes(kernel.layout, p.t, wide_k)),
+        args{values.get(), metadata.get(), weight.get(), with_bias ? bias.get() : nullptr, output.get(), p.t, p.n, wide_k,
              device_attribute(cudaDevAttrMultiProcessorCount)},
         workspace(kernel.workspace_bytes(args)), kernel(kernel) {}
 
@@ -63,8 +67,8 @@ struct Device {
 
   void run(cudaStream_t stream) {
     const int64_t value_rows = kernel.padded_rows ? metadata_rows(kernel.layout, args.rows) : args.rows;
-    check(cuda::prune_compress({x.get(), nullptr, values.get(), metadata.get(), args.rows, args.in_features, value_rows,
-                                dtype_of<T>(), kernel.layout},
+    check(cuda::prune_compress({x.get(), nullptr, values.get(), metadata.get(), args.rows, k, value_rows,
+                                dtype_of<T>(), kernel.layout, pattern},
                                stream));
     ASSERT_EQ(kernel.run(args, workspace.get(), stream), cuda::GemmStatus::kOk);
   }
@@ -87,6 +91,13 @@ void check_every_kernel() {
         problem.expect(device.output.download(), with_bias);
         if (testing::Test::HasFailure()) return;
       }
+    }
+    for (Pattern pattern : {Pattern{4, 8}, {8, 16}, {10, 16, true}, {12, 16, true}}) {
+      SCOPED_TRACE(testing::Message() << kernel->name << " " << pattern.n << ":" << pattern.m);
+      const Problem<T> problem(130, 264, 448, 5, pattern);
+      Device<T> device(problem, *kernel, true);
+      device.run(nullptr);
+      problem.expect(device.output.download(), true);
     }
     const Problem<T> large(300, 1024, 14336, 77);
     Device<T> device(large, *kernel, false);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "amber/cpu/widen.h"
 #include "amber/dtype.h"
 
 namespace amber::gpu_test {
@@ -91,6 +92,21 @@ std::vector<T> random_awkward(size_t count, unsigned seed) {
     if (const int kind = rng() % 16; kind < 6) value = from_float<T>(specials[kind]);
   }
   return x;
+}
+
+// A weight [n, k] with the copies that a pattern's windows need.
+template <typename T>
+std::vector<T> widen_weight(const std::vector<T>& weight, int64_t k, Pattern pattern) {
+  const int extra = extra_windows(pattern);
+  const int64_t n = static_cast<int64_t>(weight.size()) / k, wide = widened_cols(k, extra);
+  std::vector<T> result(n * wide, T{});
+  for (int64_t row = 0; row < n; ++row) {
+    for (int64_t column = 0; column < wide; ++column) {
+      const int64_t source = cpu::source_column(column, k, extra);
+      if (source >= 0) result[row * wide + column] = weight[row * k + source];
+    }
+  }
+  return result;
 }
 
 template <typename T>

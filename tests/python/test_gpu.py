@@ -31,7 +31,7 @@ def awkward(shape, dtype, seed=0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("text", ["2:4", "4:8", "8:16", "3:5", "16:32", "1:1"])
+@pytest.mark.parametrize("text", ["2:4", "4:8", "8:16", "3:5", "16:32", "1:1", "10:16w", "12:16w"])
 def test_masks_and_pruned_copies_equal_the_reference(text, dtype):
     pattern = Pattern(text)
     for shape in ((pattern.m,), (3, 65, pattern.m * 17), (0, pattern.m), (129, pattern.m * 256)):
@@ -54,8 +54,8 @@ def test_rescale_and_non_contiguous_input():
     assert torch.allclose(got, want, rtol=1e-6)
 
 
-def exact(x, weight, bias, scale):
-    kept = x.double() * reference.nm_mask(x, Pattern("2:4"), scale)
+def exact(x, weight, bias, scale, pattern="2:4"):
+    kept = x.double() * reference.nm_mask(x, Pattern(pattern), scale)
     result = F.linear(kept, weight.double(), None if bias is None else bias.double())
     return result, F.linear(kept.abs(), weight.double().abs()) + 1
 
@@ -83,14 +83,77 @@ def test_sparse_gemm_against_fp64(tokens, dtype, with_bias):
     assert ((got.double() - want).abs() <= bound).all()
 
 
+WINDOWED = ["4:8", "8:16", "10:16w", "12:16w"]
+
+
+@pytest.mark.parametrize("dtype", sparse_dtypes())
+@pytest.mark.parametrize("tokens", [1, 65, 1000])
+@pytest.mark.parametrize("pattern", WINDOWED)
+def test_windowed_sparse_gemm_against_fp64(pattern, tokens, dtype):
+    torch.manual_seed(tokens)
+    for k in (448, 1024):  # with padding to K', and without
+        x = torch.randn(tokens, k, device="cuda", dtype=dtype)
+        weight = torch.randn(264, k, device="cuda", dtype=dtype)
+        scale = torch.rand(k, device="cuda") + 0.1
+        wide = amber_ext.widen_weight(weight, pattern)
+        got = amber_ext.linear(x, wide, pattern=pattern, scale=scale, backend="cutlass")
+        want, magnitude = exact(x, weight, None, scale, pattern)
+        bound = magnitude * k * 2**-23 + want.abs() * torch.finfo(dtype).eps
+        assert ((got.double() - want).abs() <= bound).all()
+        masked_dense = amber_ext.linear(x, wide, pattern=pattern, scale=scale, backend="cuda")
+        assert ((masked_dense.double() - want).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("quantized", ["int8", "e4m3"])
+@pytest.mark.parametrize("pattern", WINDOWED)
+def test_windowed_w8a8_equals_the_reference(pattern, quantized):
+    x, weight, weight_scale, bias, factors = w8a8_operands(130, 512, 272, quantized)
+    options = {"pattern": pattern, **factors, "rescale": "variance"}
+    want = amber_ext.linear_w8a8(x, weight, weight_scale, bias, **options, backend="reference").float()
+    wide = amber_ext.widen_weight(weight, pattern)
+    for backend in ("cutlass", "cuda"):
+        got = amber_ext.linear_w8a8(x, wide, weight_scale, bias, **options, backend=backend)
+        atol = 0.02 * want.nan_to_num().abs().max().item() * (quantized == "e4m3") + 1e-3
+        rtol = 2 * torch.finfo(x.dtype).eps if quantized == "int8" else 0.02
+        torch.testing.assert_close(got.float(), want, rtol=rtol, atol=atol, equal_nan=True)
+
+
+@pytest.mark.parametrize("pattern", WINDOWED)
+def test_layers_keep_copies_on_the_gpu(pattern):
+    dense = torch.nn.Linear(512, 256, dtype=torch.bfloat16)
+    layer = AmberLinear.from_linear(dense, pattern, backend="cutlass")
+    assert layer.wide_weight is None
+    layer.cuda()
+    assert layer.wide_weight.untyped_storage().data_ptr() == layer.weight.untyped_storage().data_ptr()
+    x = torch.randn(70, 512, device="cuda", dtype=torch.bfloat16)
+    with torch.no_grad():
+        want = amber_ext.linear(
+            x,
+            layer.weight.contiguous(),
+            layer.bias,
+            pattern=pattern,
+            scale=layer.channel_scale,
+            backend="cuda",
+        )
+        torch.testing.assert_close(layer(x), want)
+        with amber_ext.decode():
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight.contiguous(), layer.bias))
+    layer.cpu()
+    assert layer.wide_weight is None
+
+
 def test_shapes_that_a_sparse_gemm_refuses():
     x = torch.randn(4, 512, device="cuda", dtype=torch.bfloat16)
     weight = torch.randn(250, 512, device="cuda", dtype=torch.bfloat16)
     with pytest.raises(RuntimeError, match="N = 250 is not a multiple of 8"):
         amber_ext.linear(x, weight, pattern="2:4", backend="cutlass")
     weight = torch.randn(256, 512, device="cuda", dtype=torch.bfloat16)
-    with pytest.raises(RuntimeError, match="4:8 does not run on a sparse GEMM; allowed: 2:4"):
+    with pytest.raises(ValueError, match="has no copies for the windows of 4:8"):
         amber_ext.linear(x, weight, pattern="4:8", backend="cutlass")
+    with pytest.raises(
+        RuntimeError, match="pattern: '1:4' does not run on a sparse GEMM; allowed: '2:4', '4:8'"
+    ):
+        amber_ext.linear(x, weight, pattern="1:4", backend="cutlass")
     with pytest.raises(RuntimeError, match="rescale: 'variance' does not run on a sparse GEMM"):
         amber_ext.linear(x, weight, pattern="2:4", rescale="variance", backend="cutlass")
     with pytest.raises(RuntimeError, match="not in this build"):
@@ -207,8 +270,10 @@ def test_w8a8_linear_equals_the_reference(tokens, quantized, dtype, rescale):
 
 def test_w8a8_refusals():
     x, weight, weight_scale, _, _ = w8a8_operands(4, 512, 272, "int8")
-    with pytest.raises(RuntimeError, match="pattern: '4:8' does not run on a sparse GEMM; allowed: '2:4'"):
+    with pytest.raises(ValueError, match="has no copies for the windows of 4:8"):
         amber_ext.linear_w8a8(x, weight, weight_scale, pattern="4:8", backend="cutlass")
+    with pytest.raises(RuntimeError, match="pattern: '1:4' does not run on a sparse GEMM"):
+        amber_ext.linear_w8a8(x, weight, weight_scale, pattern="1:4", backend="cutlass")
     with pytest.raises(RuntimeError, match="N and K to be multiples of 8"):
         amber_ext.linear_w8a8(x, weight[:250].contiguous(), weight_scale[:250], backend="cuda")
     with pytest.raises(RuntimeError, match="not in this build"):

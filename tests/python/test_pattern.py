@@ -19,7 +19,25 @@ def test_windowed(text, density):
 
 
 @pytest.mark.parametrize(
-    "bad", ["4:2", "0:4", "2:33", "2", "a:b", "2:4 ", "-2:4", "", "2:4:8", "8:16w", "10:16W", "10:32w", "w", None, 2.4, (2, 4)]
+    "bad",
+    [
+        "4:2",
+        "0:4",
+        "2:33",
+        "2",
+        "a:b",
+        "2:4 ",
+        "-2:4",
+        "",
+        "2:4:8",
+        "8:16w",
+        "10:16W",
+        "10:32w",
+        "w",
+        None,
+        2.4,
+        (2, 4),
+    ],
 )
 def test_refuses_in_one_line(bad):
     with pytest.raises(ValueError, match=r"pattern: .* 1 <= N <= M <= 32") as error:

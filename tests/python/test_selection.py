@@ -30,7 +30,9 @@ def awkward(shape, dtype, seed=0):
 @cache
 def sets_that_fit(n):
     """All unions of at most two columns from each window, as bit masks."""
-    windows = [range(q, q + 4) for q in (0, 4, 8, 12)] + [range(c, 16, 4) for c in ((3,) if n == 10 else (3, 2))]
+    windows = [range(q, q + 4) for q in (0, 4, 8, 12)] + [
+        range(c, 16, 4) for c in ((3,) if n == 10 else (3, 2))
+    ]
     sets = {0}
     for window in windows:
         choices = [sum(1 << c for c in chosen) for size in range(3) for chosen in combinations(window, size)]

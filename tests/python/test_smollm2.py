@@ -56,6 +56,19 @@ def test_denser_patterns_and_skips_are_better(smollm2, wikitext_path):
         assert pruned_perplexity(smollm2, wikitext_path, skipping, count) < measure["robust_norm", pattern]
 
 
+@pytest.mark.parametrize(
+    "pattern, expected", [("dense", 29.18), ("8:16", 38.53), ("10:16w", 35.21), ("12:16w", 30.16)]
+)
+def test_filled_windows_beat_exact_8_16(smollm2, wikitext_path, pattern, expected):
+    """Figures that another implementation measured, robust-norm on q, gate and down."""
+    if pattern == "dense":
+        tokens = tokenize(smollm2.tokenizer, read_text(wikitext_path), 8192)
+        found = perplexity(smollm2.model, tokens)
+    else:
+        found = pruned_perplexity(smollm2, wikitext_path, AmberConfig(pattern=pattern), 8192)
+    assert found == pytest.approx(expected, rel=0.01)
+
+
 def test_w8a8(smollm2, wikitext_path):
     """SmoothQuant keeps dense W8A8 within 2 %, ahead of no smoothing; pruned too it beats the paper's inverse."""
     ids = tokenize(smollm2.tokenizer, read_text(wikitext_path), 60_000)

@@ -67,6 +67,14 @@ def test_widened_weights(text, in_features):
             assert torch.equal(wide[:, column], padded[:, source])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.int8, torch.float8_e4m3fn])
+def test_widened_weights_of_any_dtype(dtype):
+    weight = torch.randint(-8, 9, (5, 48)).to(dtype)
+    wide = widen_weight(weight, "12:16w")
+    assert wide.dtype == dtype
+    assert torch.equal(wide.float(), widen_weight(weight.float(), "12:16w"))
+
+
 def test_widen_weight_refuses():
     with pytest.raises(ValueError, match="pattern: '10:16' does not run on 2:4 hardware; allowed: '2:4', "):
         widen_weight(torch.ones(4, 16), "10:16")
@@ -123,7 +131,9 @@ def test_linear_takes_either_weight(text, backend):
     want = amber_ext.linear(x, weight, bias, pattern=text, backend=backend)
     got = amber_ext.linear(x, widen_weight(weight, text), bias, pattern=text, backend=backend)
     torch.testing.assert_close(got, want)
-    with pytest.raises(ValueError, match=r"weight: shape \[8, 97\] .* K = 96, or \[N, \d+\] from widen_weight"):
+    with pytest.raises(
+        ValueError, match=r"weight: shape \[8, 97\] .* K = 96, or \[N, \d+\] from widen_weight"
+    ):
         amber_ext.linear(x, torch.randn(8, 97), pattern=text, backend=backend)
     values, weight_scale = amber_ext.quantize_weight(weight)
     want = amber_ext.linear_w8a8(x, values, weight_scale, bias, pattern=text, backend=backend)
