@@ -79,7 +79,7 @@ def info(as_json: JsonOption = False) -> None:
 def ppl(
     model: ModelArgument,
     text: TextOption = None,
-    pattern: Annotated[list[str], typer.Option(help="N:M; repeat for more.")] = ["2:4"],
+    pattern: Annotated[list[str], typer.Option(help="N:M, 10:16w or 12:16w; repeat for more.")] = ["2:4"],
     score: Annotated[list[str], typer.Option(help="magnitude, wanda or robust_norm; repeat for more.")] = [
         "robust_norm"
     ],
@@ -136,7 +136,7 @@ def ppl(
 def sensitivity(
     model: ModelArgument,
     text: TextOption = None,
-    pattern: Annotated[str, typer.Option(help="N:M.")] = "2:4",
+    pattern: Annotated[str, typer.Option(help="N:M, 10:16w or 12:16w.")] = "2:4",
     score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
     tokens: TokensOption = 4096,
     window: WindowOption = WINDOW,
@@ -171,7 +171,7 @@ def plan(
     ] = None,
     skip: Annotated[int | None, typer.Option(help="The paper's rule: how many layers to skip.")] = None,
     text: TextOption = None,
-    pattern: Annotated[str, typer.Option(help="N:M.")] = "2:4",
+    pattern: Annotated[str, typer.Option(help="N:M, 10:16w or 12:16w.")] = "2:4",
     score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
     target: TargetOption = list(DEFAULT_TARGETS),
     rescale: RescaleOption = "none",
@@ -206,7 +206,7 @@ def quantize(
     model: ModelArgument,
     out: Annotated[Path, typer.Option(help="Folder for the quantised model.")],
     text: TextOption = None,
-    pattern: Annotated[str, typer.Option(help="N:M of the pruned projections.")] = "2:4",
+    pattern: Annotated[str, typer.Option(help="N:M, 10:16w or 12:16w, of the pruned projections.")] = "2:4",
     score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
     target: TargetOption = list(DEFAULT_TARGETS),
     prune: Annotated[bool, typer.Option(help="Prune in prefill, or only quantise.")] = True,

@@ -7,17 +7,17 @@ from amber_ext import AmberConfig, OutstandingSparseConfig, Pattern
 
 def test_round_trip(tmp_path):
     config = AmberConfig(
-        pattern="8:16",
+        pattern="10:16w",
         score="wanda",
         rescale="variance",
         targets=("q_proj", "down_proj"),
         skip_layers={"q_proj": (5, 1, 5)},
         backend="reference",
     )
-    assert config.pattern == Pattern("8:16") and config.skip_layers == {"q_proj": (1, 5)}
+    assert config.pattern == Pattern("10:16w") and config.skip_layers == {"q_proj": (1, 5)}
     config.save(tmp_path / "config.json")
     assert AmberConfig.load(tmp_path / "config.json") == config
-    assert json.loads((tmp_path / "config.json").read_text())["pattern"] == "8:16"
+    assert json.loads((tmp_path / "config.json").read_text())["pattern"] == "10:16w"
     assert AmberConfig.from_dict({}) == AmberConfig()
 
 

@@ -32,7 +32,7 @@ def awkward_tokens(rows, cols, dtype):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pattern", ["1:1", "2:4", "8:16"])
+@pytest.mark.parametrize("pattern", ["1:1", "2:4", "8:16", "10:16w"])
 def test_quantisation_against_numpy(backend, dtype, pattern):
     torch.manual_seed(0)
     x, smooth, scale = awkward_tokens(24, 96, dtype), positive(96), positive(96)
@@ -56,7 +56,7 @@ def test_quantisation_against_numpy(backend, dtype, pattern):
 @given(
     rows=st.integers(1, 9),
     groups=st.integers(1, 20),
-    pattern=st.sampled_from(["1:1", "1:2", "2:4", "4:8", "8:16", "3:5", "16:32"]),
+    pattern=st.sampled_from(["1:1", "1:2", "2:4", "4:8", "8:16", "3:5", "16:32", "10:16w", "12:16w"]),
     dtype=st.sampled_from(DTYPES),
     quantized=st.sampled_from(["int8", "e4m3"]),
     factors=st.booleans(),
@@ -112,7 +112,7 @@ def test_int8_products_are_exact(product, case):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("pattern", ["1:1", "2:4", "4:8"])
+@pytest.mark.parametrize("pattern", ["1:1", "2:4", "4:8", "12:16w"])
 def test_linear_against_int64(backend, dtype, pattern):
     torch.manual_seed(3)
     x, weight, bias = (
