@@ -154,8 +154,11 @@ AMBER_HOST_DEVICE uint32_t survivors_of_16(const uint32_t (&word)[8], const floa
   } else {
     uint32_t key[kWindowColumns];
     keys_of<T>(word, scale, 0, key);
-    if constexpr (S == Selection::k8of16) return survivors<kWindowColumns>(key, 8);
-    return survivors_windowed<kExtraWindows<S> == 1 ? 1 : 2>(key);
+    if constexpr (S == Selection::k8of16) {
+      return survivors<kWindowColumns>(key, 8);
+    } else {
+      return survivors_windowed<kExtraWindows<S>>(key);
+    }
   }
 }
 
