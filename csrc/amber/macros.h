@@ -11,6 +11,8 @@
 
 #if defined(__CUDA_ARCH__)
 #define AMBER_UNROLL _Pragma("unroll")
+#define AMBER_DO_NOT_UNROLL _Pragma("unroll 1")
 #else
 #define AMBER_UNROLL
+#define AMBER_DO_NOT_UNROLL
 #endif

@@ -58,41 +58,34 @@ AMBER_HOST_DEVICE WindowValues smooth_window(const Compressed16<S>& kept, int wi
                (second == 1 ? smooth[1] : second == 2 ? smooth[2] : smooth[3])}};
 }
 
-// Columns k .. k + 31 of row t; `part` takes in what the row's reduction needs.
+// 16 columns from k on of row t; `part` takes in what the row's reduction needs.
 template <typename T, bool Rescale, Selection S>
-AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k,
-                                    QuantizeChunk<S>& chunk, RowPart& part) {
-  const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
-  Words4 loaded[2 * kChunkGroups];
+AMBER_HOST_DEVICE Compressed16<S> select_16_columns(const QuantizeCompressArgs& args, int64_t k,
+                                                    const Words4 (&loaded)[2], RowPart& part) {
+  uint32_t word[8];
   AMBER_UNROLL
-  for (int i = 0; i < 2 * kChunkGroups; ++i) loaded[i] = load_streaming(x + 8 * i);
+  for (int i = 0; i < 8; ++i) word[i] = loaded[i / 4].word[i % 4];
+  float scale[kWindowColumns];
+  AMBER_UNROLL
+  for (int quad = 0; quad < kQuads; ++quad) {
+    load_factors(args.scale, k + 4 * quad, reinterpret_cast<float(&)[4]>(scale[4 * quad]));
+  }
+  const Compressed16<S> kept = compress_16_columns<T, S>(word, scale);
 
   float sum = 0.0f, squares = 0.0f, kept_sum = 0.0f, kept_squares = 0.0f;
   AMBER_UNROLL
-  for (int group = 0; group < kChunkGroups; ++group) {
-    uint32_t word[8];
-    AMBER_UNROLL
-    for (int i = 0; i < 8; ++i) word[i] = loaded[2 * group + i / 4].word[i % 4];
-    const int64_t begin = k + group * kWindowColumns;
-    float scale[kWindowColumns];
-    AMBER_UNROLL
-    for (int quad = 0; quad < kQuads; ++quad) {
-      load_factors(args.scale, begin + 4 * quad, reinterpret_cast<float(&)[4]>(scale[4 * quad]));
+  for (int window = 0; window < kQuads + kExtraWindows<S>; ++window) {
+    float smooth[4];
+    load_window_factors(args.smooth, k, window, smooth);
+    const WindowValues values = smooth_window<T>(kept, window, smooth);
+    for (float value : values.value) {
+      const uint32_t bits = absolute_bits(value);
+      part.absmax_bits = bits > part.absmax_bits ? bits : part.absmax_bits;
+      if constexpr (Rescale) kept_sum += value, kept_squares += value * value;
     }
-    chunk[group] = compress_16_columns<T, S>(word, scale);
-    AMBER_UNROLL
-    for (int window = 0; window < kQuads + kExtraWindows<S>; ++window) {
-      float smooth[4];
-      load_window_factors(args.smooth, begin, window, smooth);
-      const WindowValues kept = smooth_window<T>(chunk[group], window, smooth);
-      for (float value : kept.value) {
-        const uint32_t bits = absolute_bits(value);
-        part.absmax_bits = bits > part.absmax_bits ? bits : part.absmax_bits;
-        if constexpr (Rescale) kept_sum += value, kept_squares += value * value;
-      }
-      if (!Rescale || window >= kQuads) continue;
+    if constexpr (Rescale) {
       AMBER_UNROLL
-      for (int i = 0; i < 4; ++i) {
+      for (int i = 0; i < (window < kQuads ? 4 : 0); ++i) {
         const uint32_t two = word[2 * window + i / 2];
         const float v = widen(T{static_cast<uint16_t>(i % 2 ? two >> 16 : two & 0xffffu)}) * smooth[i];
         sum += v, squares += v * v;
@@ -102,6 +95,36 @@ AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t,
   if constexpr (Rescale) {
     part.moments.sum += sum, part.moments.squares += squares;
     part.moments.kept_sum += kept_sum, part.moments.kept_squares += kept_squares;
+  }
+  return kept;
+}
+
+// Columns k .. k + 31 of row t.
+template <typename T, bool Rescale, Selection S>
+AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k,
+                                    QuantizeChunk<S>& chunk, RowPart& part) {
+  const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
+  if constexpr (kExtraWindows<S> == 0 && !Rescale) {
+    // All loads first: this needs few registers.
+    Words4 loaded[kChunkGroups][2];
+    AMBER_UNROLL
+    for (int i = 0; i < 2 * kChunkGroups; ++i) loaded[i / 2][i % 2] = load_streaming(x + 8 * i);
+    AMBER_UNROLL
+    for (int group = 0; group < kChunkGroups; ++group) {
+      chunk[group] = select_16_columns<T, Rescale, S>(args, k + 16 * group, loaded[group], part);
+    }
+  } else {
+    // One group after the other, or both together would spill; so the group's number is no constant, and
+    // every register of the chunk is assigned under a condition.
+    AMBER_DO_NOT_UNROLL
+    for (int group = 0; group < kChunkGroups; ++group) {
+      const Words4 loaded[2] = {load_streaming(x + 16 * group), load_streaming(x + 16 * group + 8)};
+      const Compressed16<S> kept = select_16_columns<T, Rescale, S>(args, k + 16 * group, loaded, part);
+      AMBER_UNROLL
+      for (int i = 0; i < kChunkGroups; ++i) {
+        if (i == group) chunk[i] = kept;
+      }
+    }
   }
 }
 
