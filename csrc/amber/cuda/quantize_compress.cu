@@ -6,9 +6,9 @@
 namespace amber::cuda {
 namespace {
 
-// Two blocks an SM where a thread has one chunk: K <= 16384, which is most layers.
+// Two blocks an SM where a thread has one chunk (K <= 16384, which is most layers) and 64 registers suffice.
 template <typename T, bool Rescale, Selection S, int Chunks>
-__global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 && kExtraWindows<S> == 0 ? 2 : 1)
+__global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 && kExtraWindows<S> == 0 && !Rescale ? 2 : 1)
     quantize_compress_kernel(QuantizeCompressArgs args) {
   const int64_t t = blockIdx.x;
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
