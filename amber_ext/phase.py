@@ -66,19 +66,18 @@ def decode() -> contextlib.AbstractContextManager[None]:
     return _explicitly(DECODE)
 
 
-def phase_of_call(past_key_values: object | None, query_length: int, batching_cache: object | None) -> str:
+def phase_of_call(cache: object | None, query_length: int) -> str:
     """The phase of one model call, from what its cache holds.
 
     Args:
-        past_key_values: a transformers ``Cache`` or None.
+        cache: a transformers ``Cache``, the paged cache of continuous batching, or None.
         query_length: tokens per sequence in this call.
-        batching_cache: the paged cache of continuous batching, or None.
     """
-    if batching_cache is not None:
-        return DECODE  # one call mixes prefills and decodes
-    if past_key_values is None:
+    if cache is None:
         return PREFILL
-    past_length = past_key_values.get_seq_length()
+    if not hasattr(cache, "get_seq_length"):
+        return DECODE  # continuous batching: one call mixes prefills and decodes
+    past_length = cache.get_seq_length()
     if isinstance(past_length, torch.Tensor):
         # A static cache counts in a tensor. Reading it would synchronise a GPU and break a compiled
         # graph, so do it only where one token leaves the question open: a single token is decode.
@@ -86,6 +85,10 @@ def phase_of_call(past_key_values: object | None, query_length: int, batching_ca
             return DECODE
         past_length = int(past_length)
     return PREFILL if past_length == 0 else DECODE
+
+
+# What transformers calls the cache, from 5.24 on and before; continuous batching always says "cache".
+CACHE_ARGUMENTS = ("cache", "past_key_values")
 
 
 class PhaseHook:
@@ -105,9 +108,9 @@ class PhaseHook:
         if tokens is None:
             tokens = self._argument("inputs_embeds", args, kwargs)
         query_length = tokens.shape[1] if isinstance(tokens, torch.Tensor) and tokens.dim() > 1 else 1
-        _thread.phase.of_model = phase_of_call(
-            self._argument("past_key_values", args, kwargs), query_length, kwargs.get("cache")
-        )
+        caches = [self._argument(name, args, kwargs) for name in CACHE_ARGUMENTS]
+        cache = next((cache for cache in caches if cache is not None), None)
+        _thread.phase.of_model = phase_of_call(cache, query_length)
 
     def after(self, module: torch.nn.Module, args: tuple, output: object) -> None:
         _thread.phase.of_model = None
