@@ -28,11 +28,13 @@ class AmberConfig:
     """What `sparsify_` does to a model.
 
     Attributes:
-        pattern: N:M of every pruned layer's input, for example ``"2:4"``.
+        pattern: N:M of the pruned layers' inputs, for example ``"2:4"``.
         score: ``"magnitude"``, ``"wanda"`` or ``"robust_norm"`` (`channel_scale`).
         rescale: ``"none"`` (the paper) or ``"variance"`` (`nm_prune`).
         targets: names of the projections to prune, as the model's modules are called.
         skip_layers: projection name to the decoder layers in which it stays dense.
+        layer_patterns: projection name to pattern to the decoder layers that have this pattern instead of
+            ``pattern``: ``{"q_proj": {"8:16": [0, 1]}}``.
         backend: passed to `linear`.
 
     Raises:
@@ -44,6 +46,7 @@ class AmberConfig:
     rescale: str = "none"
     targets: tuple[str, ...] = DEFAULT_TARGETS
     skip_layers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    layer_patterns: Mapping[str, Mapping[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     backend: str = "auto"
 
     # Whether no targets at all make sense.
@@ -63,9 +66,39 @@ class AmberConfig:
         set_field(
             self, "skip_layers", {name: tuple(sorted(set(ids))) for name, ids in self.skip_layers.items()}
         )
-        for name in self.skip_layers:
-            if name not in self.targets:
-                raise ValueError(f"skip_layers: {name!r} is not a target; targets: {', '.join(self.targets)}")
+        set_field(
+            self,
+            "layer_patterns",
+            {
+                name: {str(Pattern(pattern)): tuple(sorted(set(ids))) for pattern, ids in patterns.items()}
+                for name, patterns in self.layer_patterns.items()
+            },
+        )
+        for field in ("skip_layers", "layer_patterns"):
+            for name in getattr(self, field):
+                if name not in self.targets:
+                    raise ValueError(f"{field}: {name!r} is not a target; targets: {', '.join(self.targets)}")
+        for name, patterns in self.layer_patterns.items():
+            named = [*self.skip_layers.get(name, ()), *(layer for ids in patterns.values() for layer in ids)]
+            twice = sorted({layer for layer in named if named.count(layer) > 1})
+            if twice:
+                raise ValueError(
+                    f"layer_patterns: {name} layer {twice[0]} is named twice, in its patterns or skip_layers; "
+                    "a layer has one pattern or is skipped"
+                )
+
+    def pattern_of(self, projection: str, layer: int | None) -> Pattern:
+        """The pattern of a target that is not skipped."""
+        for pattern, layers in self.layer_patterns.get(projection, {}).items():
+            if layer in layers:
+                return Pattern(pattern)
+        return self.pattern
+
+    @property
+    def patterns(self) -> tuple[Pattern, ...]:
+        """Every pattern that may occur, the general one first."""
+        named = [Pattern(pattern) for patterns in self.layer_patterns.values() for pattern in patterns]
+        return tuple(dict.fromkeys([self.pattern, *named]))
 
     @classmethod
     def preset(cls, name: str, **fields: object) -> AmberConfig:
@@ -85,6 +118,10 @@ class AmberConfig:
             "pattern": str(self.pattern),
             "targets": list(self.targets),
             "skip_layers": {name: list(ids) for name, ids in self.skip_layers.items()},
+            "layer_patterns": {
+                name: {pattern: list(ids) for pattern, ids in patterns.items()}
+                for name, patterns in self.layer_patterns.items()
+            },
         }
 
     @classmethod

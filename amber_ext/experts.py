@@ -24,10 +24,9 @@ class AmberExperts:
     norm here (arXiv 2508.02128, section 4).
     """
 
-    pattern: Pattern
+    pattern_of: dict[str, Pattern]  # of the pruned projections
     rescale: str
     backend: str
-    pruned_projections: frozenset[str]
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -35,23 +34,22 @@ class AmberExperts:
         """hidden_states ``[T, H]``, top_k_index and top_k_weights ``[T, top_k]`` to ``[T, H]``."""
         if current_phase() == DECODE:
             return super().forward(hidden_states, top_k_index, top_k_weights)
-        return self.gated_experts(hidden_states, top_k_index, top_k_weights, self.pruned_projections)
+        return self.gated_experts(hidden_states, top_k_index, top_k_weights, self.pattern_of)
 
     def gated_experts(
         self,
         hidden_states: torch.Tensor,
         top_k_index: torch.Tensor,
         top_k_weights: torch.Tensor,
-        pruned: frozenset[str],
+        pattern_of: dict[str, Pattern],
     ) -> torch.Tensor:
         """``Σ_e p_e · down(act(gate(x)) · up(x))`` over each token's experts, with pruned inputs."""
 
         def product(x: torch.Tensor, weight: torch.Tensor, projection: str) -> torch.Tensor:
-            if projection not in pruned:
+            pattern = pattern_of.get(projection)
+            if pattern is None:
                 return F.linear(x, weight)
-            return dispatch.linear(
-                x, weight, pattern=self.pattern, rescale=self.rescale, backend=self.backend
-            )
+            return dispatch.linear(x, weight, pattern=pattern, rescale=self.rescale, backend=self.backend)
 
         output = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
@@ -76,7 +74,7 @@ class AmberExperts:
     def to_dense(self) -> torch.nn.Module:
         """The experts module that this was made from, over the same parameters."""
         dense = recast(self, self._dense_class())
-        for name in ("pattern", "rescale", "backend", "pruned_projections"):
+        for name in ("pattern_of", "rescale", "backend"):
             del dense.__dict__[name]
         return dense
 
@@ -112,11 +110,15 @@ def expert_shapes(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def prune_experts(
-    module: torch.nn.Module, pattern: Pattern, rescale: str, backend: str, projections: frozenset[str]
+    module: torch.nn.Module, pattern_of: dict[str, Pattern], rescale: str, backend: str
 ) -> torch.nn.Module:
-    """A pruned experts module over the same parameters; ``module`` stays as it was."""
+    """A pruned experts module over the same parameters; ``module`` stays as it was.
+
+    Args:
+        pattern_of: the projections to prune, ``"gate_proj"``, ``"up_proj"`` and ``"down_proj"``, to their patterns.
+    """
     new = recast(module, _pruned_class(type(module)))
-    new.pattern, new.rescale, new.backend, new.pruned_projections = pattern, rescale, backend, projections
+    new.pattern_of, new.rescale, new.backend = pattern_of, rescale, backend
     return new
 
 

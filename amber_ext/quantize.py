@@ -83,7 +83,7 @@ class QuantizationReport:
             smoothing += f" α = {self.config.alpha:g}"
         lines = [
             f"{quantized} of {len(self.rows)} linear projections in {self.config.dtype} (smoothing: {smoothing}), "
-            f"{sparse} of them pruned to {self.config.pattern} in prefill; coverage {self.coverage:.1%} of "
+            f"{sparse} of them pruned to {', '.join(map(str, self.config.patterns))} in prefill; coverage {self.coverage:.1%} of "
             f"linear FLOPs; {self.bytes_before:,} bytes became {self.bytes_after:,}"
         ]
         groups: dict[tuple[str, str], int] = {}
@@ -215,12 +215,12 @@ def _replacement(
                 folded=folded,
                 score=score,
                 dtype=config.dtype,
-                pattern=config.pattern if sparse else UNPRUNED,
+                pattern=pruned.pattern if sparse else UNPRUNED,
                 rescale=config.rescale if sparse else "none",
                 backend=config.backend,
             )
         elif sparse:
-            new = AmberLinear.from_linear(dense, config.pattern, score, config.rescale, config.backend)
+            new = AmberLinear.from_linear(dense, pruned.pattern, score, config.rescale, config.backend)
     except ValueError as error:
         raise ValueError(f"layer '{site.name}': {error}") from None
     if site.is_fused:

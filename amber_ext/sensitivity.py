@@ -116,14 +116,11 @@ def _linear_hook(
 def _experts_hook(
     module: torch.nn.Module, sites: list[LinearSite], errors: dict[str, _Errors], config: AmberConfig
 ):
-    every = frozenset(site.projection for site in sites)
-    experts: AmberExperts = prune_experts(
-        dense_version(module), config.pattern, config.rescale, "auto", every
-    )
+    experts: AmberExperts = prune_experts(dense_version(module), {}, config.rescale, "auto")
 
     def hook(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         for site in sites:
-            errors[site.name].add(output, experts.gated_experts(*args, frozenset({site.projection})))
+            errors[site.name].add(output, experts.gated_experts(*args, {site.projection: config.pattern}))
 
     return hook
 

@@ -25,6 +25,7 @@ class ReportRow:
     out_features: int
     macs: float
     sparse: bool
+    pattern: str | None
     reason: str
 
 
@@ -59,7 +60,8 @@ class Report:
     def __str__(self) -> str:
         sparse = [row for row in self.rows if row.sparse]
         lines = [
-            f"{len(sparse)} of {len(self.rows)} linear projections pruned to {self.config.pattern} "
+            f"{len(sparse)} of {len(self.rows)} linear projections pruned to "
+            f"{', '.join(dict.fromkeys(row.pattern for row in sparse)) or self.config.pattern} "
             f"({self.config.score}); coverage {self.coverage:.1%} of linear FLOPs; "
             f"{self.extra_bytes:,} extra bytes"
         ]
@@ -133,13 +135,16 @@ def check_config(sites: list[LinearSite], config: AmberConfig) -> None:
         if target not in projections:
             raise ValueError(f"targets: {target!r} is not in this model; it has: {', '.join(projections)}")
     layers = {site.layer for site in sites if site.layer is not None}
-    for projection, skipped in config.skip_layers.items():
-        for layer in skipped:
-            if layer not in layers:
-                allowed = f"0 to {max(layers)}" if layers else "none (its layers have no numbers)"
-                raise ValueError(
-                    f"skip_layers: {projection} layer {layer} is not in this model; it has {allowed}"
-                )
+    named = [("skip_layers", projection, ids) for projection, ids in config.skip_layers.items()]
+    for projection, patterns in config.layer_patterns.items():
+        named += [("layer_patterns", projection, ids) for ids in patterns.values()]
+    for field, projection, ids in named:
+        unknown = [layer for layer in ids if layer not in layers]
+        if unknown:
+            allowed = f"0 to {max(layers)}" if layers else "none (its layers have no numbers)"
+            raise ValueError(
+                f"{field}: {projection} layer {unknown[0]} is not in this model; it has {allowed}"
+            )
     for site in sites:
         if site.is_expert and site.obstacle is not None and site.projection in config.targets:
             raise ValueError(
@@ -150,19 +155,27 @@ def check_config(sites: list[LinearSite], config: AmberConfig) -> None:
 
 def decide(site: LinearSite, config: AmberConfig) -> ReportRow:
     """Whether ``config`` prunes this site, and why or why not."""
-    m = config.pattern.m
+    pattern = config.pattern_of(site.projection, site.layer)
     if site.projection not in config.targets:
         sparse, reason = False, "not a target"
     elif site.layer in config.skip_layers.get(site.projection, ()):
         sparse, reason = False, "skipped layer"
     elif site.obstacle is not None:
         sparse, reason = False, site.obstacle
-    elif site.in_features % m != 0:
-        sparse, reason = False, f"K = {site.in_features} is not a multiple of M = {m}"
+    elif site.in_features % pattern.m != 0:
+        sparse, reason = False, f"K = {site.in_features} is not a multiple of M = {pattern.m}"
     else:
-        sparse, reason = True, f"{config.pattern} {score_for(site, config)}"
+        sparse, reason = True, f"{pattern} {score_for(site, config)}"
     return ReportRow(
-        site.name, site.projection, site.layer, site.in_features, site.out_features, site.macs, sparse, reason
+        name=site.name,
+        projection=site.projection,
+        layer=site.layer,
+        in_features=site.in_features,
+        out_features=site.out_features,
+        macs=site.macs,
+        sparse=sparse,
+        pattern=str(pattern) if sparse else None,
+        reason=reason,
     )
 
 
@@ -177,12 +190,13 @@ def _replacement(module: torch.nn.Module, pruned: list[LinearSite], config: Ambe
     if not pruned:
         return dense
     if is_fused_experts(dense):
-        projections = frozenset(site.projection for site in pruned)
-        return prune_experts(dense, config.pattern, config.rescale, config.backend, projections)
+        pattern_of = {site.projection: config.pattern_of(site.projection, site.layer) for site in pruned}
+        return prune_experts(dense, pattern_of, config.rescale, config.backend)
     site = pruned[0]
+    pattern = config.pattern_of(site.projection, site.layer)
     try:
         return AmberLinear.from_linear(
-            dense, config.pattern, score_for(site, config), config.rescale, config.backend
+            dense, pattern, score_for(site, config), config.rescale, config.backend
         )
     except ValueError as error:
         raise ValueError(f"layer '{site.name}': {error}") from None
