@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Headers only: in a folder of their own, the wheel's Python dependencies are not missed.
 export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
-INSTALL := $(BIN)/pip install -q --no-build-isolation -e ".[models,test]"
+INSTALL := $(BIN)/pip install -q --no-build-isolation -e
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
@@ -55,13 +55,13 @@ $(VENV)/.tools: pyproject.toml Makefile
 
 # The demo runs on the CPU: where there is no GPU, it does not wait for the CUDA kernels to compile.
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)
-	AMBER_CUDA=$${AMBER_CUDA:-$$(nvidia-smi >/dev/null 2>&1 && echo auto || echo 0)} $(INSTALL)
+	AMBER_CUDA=$${AMBER_CUDA:-$$(nvidia-smi >/dev/null 2>&1 && echo auto || echo 0)} $(INSTALL) ".[models]"
 	rm -f $(VENV)/.built-cuda
 	touch $@
 
 # The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU.
 $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES)
-	$(INSTALL)
+	$(INSTALL) ".[models,eval,test]"
 	touch $@ $(VENV)/.built
 
 clean:

@@ -9,10 +9,11 @@ from amber_ext.explain import explain
 from amber_ext.outstanding_config import OutstandingSparseConfig
 from amber_ext.pattern import Pattern
 from amber_ext.phase import decode, prefill
+from amber_ext.planner import plan, plan_for_cost
 from amber_ext.quantize import QuantizationReport, quantize_
 from amber_ext.quantized_linear import QuantizedLinear
 from amber_ext.scoring import channel_scale
-from amber_ext.sensitivity import plan, sensitivity
+from amber_ext.sensitivity import sensitivity
 from amber_ext.sparsify import Report, densify_, sparsify_
 from amber_ext.windows import widen_weight
 
@@ -34,6 +35,7 @@ __all__ = [
     "nm_mask",
     "nm_prune",
     "plan",
+    "plan_for_cost",
     "prefill",
     "quantize_",
     "quantize_activations",

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from amber_ext.checkpoint import is_quantized_folder, save_quantized
+from amber_ext.cli_common import (
+    JsonOption,
+    ModelArgument,
+    PlotOption,
+    RescaleOption,
+    TargetOption,
+    TextOption,
+    TokensOption,
+    WindowOption,
+    console,
+    load,
+    messages,
+    print_json,
+    text_tokens,
+)
+from amber_ext.cli_eval import evaluate
 from amber_ext.config import DEFAULT_TARGETS, AmberConfig
-from amber_ext.evaluate import WINDOW, builtin_text, read_text, tokenize
+from amber_ext.evaluate import WINDOW
 from amber_ext.info import environment_info
-from amber_ext.models import LoadedModel, load_model
 from amber_ext.outstanding_config import EVERY_LAYER, OutstandingSparseConfig
-from amber_ext.tables import results_table
+from amber_ext.tables import plan_table, results_table
 
 app = typer.Typer(
     help="Cheaper LLM prefill by N:M activation pruning (Amber Pruner).",
@@ -27,33 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
-# Progress and messages go to stderr, so that --json leaves stdout to the JSON.
-messages = Console(stderr=True)
-
-ModelArgument = Annotated[str, typer.Argument(help="A model folder, a .gguf file, or 'smollm2'.")]
-TextOption = Annotated[
-    Path | None, typer.Option("--text", help="UTF-8 text file. [default: Python's own language reference]")
-]
-TokensOption = Annotated[int, typer.Option("--tokens", help="How many tokens of the text to use.")]
-WindowOption = Annotated[int, typer.Option("--window", help="Tokens per window.")]
-TargetOption = Annotated[list[str], typer.Option("--target", help="Projection to prune; repeat for more.")]
-RescaleOption = Annotated[str, typer.Option("--rescale", help="none or variance.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a plot to this PNG file.")]
-
-
-def _load(model: str) -> LoadedModel:
-    with messages.status(f"Loading {model}"):
-        return load_model(model)
-
-
-def _tokens(loaded: LoadedModel, text: Path | None, count: int) -> torch.Tensor:
-    return tokenize(loaded.tokenizer, read_text(text) if text else builtin_text(), count)
-
-
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2))
+app.command("eval")(evaluate)
 
 
 @app.command()
@@ -61,7 +47,7 @@ def info(as_json: JsonOption = False) -> None:
     """What is installed, built and found."""
     data = environment_info()
     if as_json:
-        return _print_json(data)
+        return print_json(data)
     table = Table("what", "value", show_header=False)
     for name, value in data.items():
         if name not in ("build", "kernels"):
@@ -118,8 +104,8 @@ def ppl(
             for s in score
             for p in pattern
         ]
-    loaded = _load(model)
-    ids = _tokens(loaded, text, tokens)
+    loaded = load(model)
+    ids = text_tokens(loaded, text, tokens)
     if quantized:
         results = quantized_perplexity(loaded.model, ids, window, progress=True)
     else:
@@ -128,7 +114,7 @@ def ppl(
     if plot:
         plot_perplexity(rows[1:] or rows, results[0].perplexity, plot)
     if as_json:
-        return _print_json({"model": model, "tokens": len(ids), "window": window, "results": rows})
+        return print_json({"model": model, "tokens": len(ids), "window": window, "results": rows})
     console.print(results_table(results))
 
 
@@ -148,13 +134,13 @@ def sensitivity(
     from amber_ext.sensitivity import sensitivity as measure
 
     config = AmberConfig(pattern=pattern, score=score)
-    loaded = _load(model)
-    batches = [ids[None] for ids in _tokens(loaded, text, tokens).split(window)]
+    loaded = load(model)
+    batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
     measured = measure(loaded.model, batches, config, progress=True)
     if plot:
         plot_sensitivity(measured, pattern, plot)
     if as_json:
-        return _print_json([dataclasses.asdict(entry) for entry in measured])
+        return print_json([dataclasses.asdict(entry) for entry in measured])
     projections = list(dict.fromkeys(entry.projection for entry in measured))
     table = Table("layer", *projections, title=f"e_q at {pattern}, {score}")
     for layer in dict.fromkeys(entry.layer for entry in measured):
@@ -170,35 +156,77 @@ def plan(
         float | None, typer.Option(help="Least share of linear FLOPs to run sparse, in (0, 1].")
     ] = None,
     skip: Annotated[int | None, typer.Option(help="The paper's rule: how many layers to skip.")] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option(help="Prefill cost of the linear layers relative to dense ones, in (0, 1)."),
+    ] = None,
     text: TextOption = None,
-    pattern: Annotated[str, typer.Option(help="N:M, 10:16w or 12:16w.")] = "2:4",
+    pattern: Annotated[
+        list[str],
+        typer.Option(
+            help="With --cost: what to choose from; repeat for more. [default: 2:4, and with --cost all that run "
+            "on 2:4 hardware]"
+        ),
+    ] = [],
     score: Annotated[str, typer.Option(help="magnitude, wanda or robust_norm.")] = "robust_norm",
-    target: TargetOption = list(DEFAULT_TARGETS),
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Projection that may be pruned; repeat for more. [default: q_proj, gate_proj and down_proj, and "
+            "with --cost all]"
+        ),
+    ] = [],
     rescale: RescaleOption = "none",
     tokens: TokensOption = 4096,
     window: WindowOption = WINDOW,
     out: Annotated[Path | None, typer.Option(help="Write the AmberConfig to this JSON file.")] = None,
     as_json: JsonOption = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --cost: write the frontier to this PNG file.")
+    ] = None,
 ) -> None:
-    """Which layers to leave dense, for a wanted coverage or number of skipped layers."""
+    """What to prune: by the paper's rule (--coverage or --skip), or for a wanted cost (--cost)."""
     from amber_ext.layers import find_linears
-    from amber_ext.sensitivity import plan as make_plan
+    from amber_ext.planner import PATTERNS, plan_for_cost
+    from amber_ext.planner import plan as make_plan
+    from amber_ext.plots import plot_frontier
     from amber_ext.sensitivity import planned_coverage
 
-    config = AmberConfig(pattern=pattern, score=score, targets=tuple(target), rescale=rescale)
-    loaded = _load(model)
-    batches = [ids[None] for ids in _tokens(loaded, text, tokens).split(window)]
-    planned = make_plan(loaded.model, batches, config, coverage=coverage, skip=skip, progress=True)
+    if cost is None and (len(pattern) > 1 or plot is not None):
+        raise ValueError("pattern, plot: several patterns and the frontier need --cost")
+    loaded = load(model)
+    targets = tuple(target) or DEFAULT_TARGETS
+    if cost is not None and not target:
+        targets = tuple(dict.fromkeys(site.projection for site in find_linears(loaded.model)))
+    config = AmberConfig(
+        pattern=pattern[0] if pattern else "2:4", score=score, targets=targets, rescale=rescale
+    )
+    batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
+    details = {}
+    if cost is not None and coverage is None and skip is None:
+        found = plan_for_cost(
+            loaded.model, batches, cost, config, patterns=pattern or PATTERNS, progress=True
+        )
+        planned = found.config
+        details = {"cost": found.cost, "predicted_loss": found.predicted_loss, "measured": found.measured}
+        if plot:
+            plot_frontier(found, plot)
+    else:
+        planned = make_plan(
+            loaded.model, batches, config, coverage=coverage, skip=skip, cost=cost, progress=True
+        )
     reached = planned_coverage(find_linears(loaded.model), planned)
     if out:
         planned.save(out)
     if as_json:
-        return _print_json({"config": planned.to_dict(), "coverage": reached})
-    table = Table("projection", "dense in layers", title=f"coverage {reached:.1%} of linear FLOPs")
-    for projection in planned.targets:
-        layers = planned.skip_layers.get(projection, ())
-        table.add_row(projection, ", ".join(map(str, layers)) or "none: pruned everywhere")
-    console.print(table)
+        return print_json({"config": planned.to_dict(), "coverage": reached, **details})
+    console.print(plan_table(planned, find_linears(loaded.model), reached))
+    if details:
+        console.print(
+            f"Cost {details['cost']:.4f} of dense. Loss on the text, nats per token:", highlight=False
+        )
+        for name, loss in details["measured"].items():
+            console.print(f"  {name}: {loss:.4f}", highlight=False)
 
 
 @app.command()
@@ -242,12 +270,12 @@ def quantize(
             dtype=dtype,
             unquantized={name: EVERY_LAYER for name in unquantized},
         )
-    loaded = _load(model)
-    batches = [ids[None] for ids in _tokens(loaded, text, tokens).split(window)]
+    loaded = load(model)
+    batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
     report = quantize_(loaded.model, wanted, batches, progress=True)
     save_quantized(loaded.model, out, loaded.tokenizer)
     if as_json:
-        return _print_json(report.to_dict())
+        return print_json(report.to_dict())
     console.print(str(report), highlight=False)
     console.print(f"Wrote {out}", highlight=False)
 

@@ -138,7 +138,9 @@ class AmberConfig:
 
     @classmethod
     def load(cls, path: str | Path) -> AmberConfig:
-        """Reads what `save` wrote. Raises ValueError when the file is not such JSON."""
+        """Reads what `save` wrote. Raises ValueError when there is no such file or it is not such JSON."""
+        if not Path(path).is_file():
+            raise ValueError(f"path: {str(path)!r} is not a file; it must be JSON that save wrote")
         try:
             fields = json.loads(Path(path).read_text())
         except json.JSONDecodeError as error:

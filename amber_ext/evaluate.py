@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -38,15 +39,26 @@ def perplexity(
         raise ValueError(f"window: {window} is not allowed; at least 2 tokens are needed")
     if tokens.dim() != 1 or len(tokens) < 2:
         raise ValueError(f"tokens: shape {list(tokens.shape)} is not allowed; at least [2] is needed")
+    windows = [ids[None] for ids in tokens.split(window) if len(ids) > 1]
+    return math.exp(mean_loss(model, windows, progress=progress, description=description))
+
+
+def mean_loss(
+    model: torch.nn.Module,
+    batches: Sequence[torch.Tensor],
+    *,
+    progress: bool = False,
+    description: str = "Loss",
+) -> float:
+    """The mean negative log-likelihood, nats per token, of ids ``[B, T]``; first tokens are not scored."""
     total, count = 0.0, 0
-    windows = [w for w in tokens.split(window) if len(w) > 1]
     with torch.inference_mode():
-        for ids in progress_bar(windows, description, progress):
+        for ids in progress_bar(batches, description, progress):
             ids = ids.to(model.device)
-            logits = model(ids[None], use_cache=False).logits[0, :-1]
-            total += F.cross_entropy(logits.float(), ids[1:], reduction="sum").item()
-            count += len(ids) - 1
-    return math.exp(total / count)
+            logits = model(ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+            total += F.cross_entropy(logits.float(), ids[:, 1:].flatten(), reduction="sum").item()
+            count += ids.numel() - len(ids)
+    return total / count
 
 
 def read_text(path: str | Path) -> str:

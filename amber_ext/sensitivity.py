@@ -125,38 +125,6 @@ def _experts_hook(
     return hook
 
 
-def plan(
-    model: torch.nn.Module,
-    batches: Iterable[torch.Tensor],
-    config: AmberConfig | None = None,
-    *,
-    coverage: float | None = None,
-    skip: int | None = None,
-    progress: bool = False,
-) -> AmberConfig:
-    """Chooses in which layers q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
-
-    Layers are ranked by the mean ``e_q`` of their targeted q_proj and gate_proj.
-
-    Args:
-        model, batches, progress: as for `sensitivity`.
-        config: what to start from; its skips are replaced.
-        coverage: skip as many of the most sensitive layers as leave at least this share of linear
-            FLOPs sparse, in (0, 1].
-        skip: the paper's rule: skip this many of the most sensitive layers. Give one of the two.
-
-    Returns:
-        ``config`` with ``skip_layers`` set.
-
-    Raises:
-        ValueError: the arguments are not as above, or the coverage cannot be reached.
-    """
-    config = dataclasses.replace(config or AmberConfig(), skip_layers={})
-    _check_request(find_linears(model), config, coverage, skip)
-    measured = sensitivity(model, batches, config, progress=progress)
-    return plan_from(model, measured, config, coverage=coverage, skip=skip)
-
-
 def plan_from(
     model: torch.nn.Module,
     measured: list[LayerSensitivity],
@@ -165,10 +133,21 @@ def plan_from(
     coverage: float | None = None,
     skip: int | None = None,
 ) -> AmberConfig:
-    """`plan` with a sensitivity that was measured before."""
-    config = dataclasses.replace(config, skip_layers={})
+    """Chooses in which layers q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
+
+    Layers are ranked by the mean ``e_q`` of their targeted q_proj and gate_proj.
+
+    Args:
+        measured: of `sensitivity`.
+        config: what to start from; its skips and layer patterns are replaced.
+        coverage, skip: as for `amber_ext.planner.plan`; exactly one of them.
+
+    Raises:
+        ValueError: the arguments are not as above, or the coverage cannot be reached.
+    """
+    config = dataclasses.replace(config, skip_layers={}, layer_patterns={})
     sites = find_linears(model)
-    _check_request(sites, config, coverage, skip)
+    check_request(sites, config, coverage, skip)
     projections = _skippable(config)
     by_layer: dict[int, list[float]] = {}
     for entry in measured:
@@ -192,7 +171,7 @@ def _skippable(config: AmberConfig) -> list[str]:
     return [projection for projection in SKIPPABLE if projection in config.targets]
 
 
-def _check_request(
+def check_request(
     sites: list[LinearSite], config: AmberConfig, coverage: float | None, skip: int | None
 ) -> None:
     """Before the measurement, which takes long."""

@@ -171,7 +171,18 @@ def test_sensitivity_and_plan(run, tiny_model_folder, text_file, tmp_path):
     assert json.loads(result.stdout)["config"] == planned.to_dict()
     assert len(planned.skip_layers["q_proj"]) == 1 and str(planned.pattern) == "4:8"
     table = run("plan", tiny_model_folder, *options, "--coverage", "0.4").stdout
-    assert "coverage" in table and "none: pruned everywhere" in table
+    assert "coverage" in table and "0-3" in table
+
+    plot = tmp_path / "frontier.png"
+    result = run(
+        "plan", tiny_model_folder, *options, "--cost", "0.75", "--out", out, "--json", "--plot", plot
+    )
+    assert result.returncode == 0, result.stderr
+    planned = json.loads(result.stdout)
+    assert planned["cost"] <= 0.75 and planned["config"]["targets"] != ["q_proj", "gate_proj", "down_proj"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "Cost 0.7" in run("plan", tiny_model_folder, *options, "--cost", "0.75", "--pattern", "2:4").stdout
+    run("plan", tiny_model_folder, *options, "--skip", 1, "--pattern", "4:8", "--out", out)
 
     result = run("ppl", tiny_model_folder, *options, "--config", out, "--json")
     assert json.loads(result.stdout)["results"][1]["pattern"] == "4:8", result.stderr
@@ -195,7 +206,10 @@ def test_sensitivity_and_plan(run, tiny_model_folder, text_file, tmp_path):
         (["ppl", "{model}", "--window", "1"], "window: 1 is not allowed"),
         (["ppl", "{folder}"], "cannot be loaded"),
         (["ppl", "{model}", "--config", "{empty}"], "is not valid JSON"),
-        (["plan", "{model}"], "coverage, skip: exactly one of the two must be given"),
+        (["plan", "{model}"], "coverage, skip, cost: exactly one of them must be given"),
+        (["plan", "{model}", "--cost", "0.8", "--skip", "1"], "coverage, skip, cost: exactly one"),
+        (["plan", "{model}", "--cost", "0.2", "--tokens", "64"], "cost: 0.2 cannot be reached"),
+        (["plan", "{model}", "--skip", "1", "--plot", "p.png"], "the frontier need --cost"),
         (["plan", "{model}", "--coverage", "0.999"], "cannot be reached"),
         (["plan", "{model}", "--skip", "9"], "skip: 9 is not allowed; this model allows 0 to 4 layers"),
     ],

@@ -12,9 +12,13 @@ def test_round_trip(tmp_path):
         rescale="variance",
         targets=("q_proj", "down_proj"),
         skip_layers={"q_proj": (5, 1, 5)},
+        layer_patterns={"down_proj": {"8:16": (2, 0), "2:4": (7,)}},
         backend="reference",
     )
     assert config.pattern == Pattern("10:16w") and config.skip_layers == {"q_proj": (1, 5)}
+    assert config.layer_patterns == {"down_proj": {"8:16": (0, 2), "2:4": (7,)}}
+    assert [str(config.pattern_of("down_proj", layer)) for layer in (0, 1, 7)] == ["8:16", "10:16w", "2:4"]
+    assert [str(pattern) for pattern in config.patterns] == ["10:16w", "8:16", "2:4"]
     config.save(tmp_path / "config.json")
     assert AmberConfig.load(tmp_path / "config.json") == config
     assert json.loads((tmp_path / "config.json").read_text())["pattern"] == "10:16w"
@@ -31,6 +35,16 @@ def test_round_trip(tmp_path):
         ({"targets": ()}, r"targets: \(\) is not allowed"),
         ({"targets": "q_proj"}, "targets: 'q_proj' is not allowed; it must be a list"),
         ({"skip_layers": {"o_proj": (1,)}}, "skip_layers: 'o_proj' is not a target"),
+        ({"layer_patterns": {"o_proj": {"2:4": (1,)}}}, "layer_patterns: 'o_proj' is not a target"),
+        ({"layer_patterns": {"q_proj": {"9:8": (1,)}}}, "pattern: '9:8' is not allowed"),
+        (
+            {"layer_patterns": {"q_proj": {"2:4": (1, 3), "8:16": (3,)}}},
+            "layer_patterns: q_proj layer 3 is named twice",
+        ),
+        (
+            {"layer_patterns": {"q_proj": {"8:16": (3,)}}, "skip_layers": {"q_proj": (3,)}},
+            "layer_patterns: q_proj layer 3 is named twice",
+        ),
         ({"patern": "2:4"}, "AmberConfig field: 'patern' is not known; allowed: 'pattern'"),
     ],
 )

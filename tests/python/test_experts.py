@@ -5,11 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from amber_ext import AmberConfig, decode, densify_, reference, sparsify_
+from amber_ext import AmberConfig, Pattern, decode, densify_, reference, sparsify_
 from amber_ext.experts import AmberExperts
 
 
-def experts_by_hand(experts, x, index, weights, pattern, pruned):
+def experts_by_hand(experts, x, index, weights, patterns):
     """Token by token, choice by choice."""
     out = torch.zeros_like(x)
     for t in range(len(x)):
@@ -17,7 +17,7 @@ def experts_by_hand(experts, x, index, weights, pattern, pruned):
             gate_w, up_w = experts.gate_up_proj[expert].chunk(2)
 
             def product(row, weight, name):
-                return F.linear(reference.nm_prune(row, pattern) if name in pruned else row, weight)
+                return F.linear(reference.nm_prune(row, patterns[name]) if name in patterns else row, weight)
 
             hidden = experts.act_fn(product(x[t], gate_w, "gate_proj")) * product(x[t], up_w, "up_proj")
             out[t] += weights[t, choice] * product(hidden, experts.down_proj[expert], "down_proj")
@@ -28,13 +28,14 @@ def experts_by_hand(experts, x, index, weights, pattern, pruned):
     "targets", [("gate_proj", "down_proj"), ("down_proj",), ("gate_proj", "up_proj", "down_proj")]
 )
 def test_pruned_experts_match_a_hand_written_loop(tiny_qwen3_moe, targets):
-    config = AmberConfig(targets=targets)
+    config = AmberConfig(targets=targets, layer_patterns={"down_proj": {"8:16": (0,)}})
+    patterns = {name: Pattern("8:16" if name == "down_proj" else "2:4") for name in targets}
     report = sparsify_(tiny_qwen3_moe, config)
     experts = tiny_qwen3_moe.model.layers[0].mlp.experts
     assert isinstance(experts, AmberExperts)
     rows = {r.projection: r for r in report.rows if r.layer == 0 and "experts" in r.name}
     assert {name for name, row in rows.items() if row.sparse} == set(targets)
-    assert rows["down_proj"].reason == "2:4 magnitude"  # never the robust norm (paper, section 4)
+    assert rows["down_proj"].reason == "8:16 magnitude"  # never the robust norm (paper, section 4)
     assert rows["down_proj"].macs == 2 * 64 * 32  # two experts a token
 
     torch.manual_seed(3)
@@ -42,7 +43,7 @@ def test_pruned_experts_match_a_hand_written_loop(tiny_qwen3_moe, targets):
     index[:, 1] = (index[:, 0] + 1) % 8
     weights = torch.rand(11, 2)
     with torch.inference_mode():
-        want = experts_by_hand(experts, x, index, weights, config.pattern, targets)
+        want = experts_by_hand(experts, x, index, weights, patterns)
         assert torch.allclose(experts(x, index, weights), want, atol=1e-6)
         with decode():
             dense = densify_copy(tiny_qwen3_moe).model.layers[0].mlp.experts(x, index, weights)

@@ -108,8 +108,7 @@ def test_plan_measures(tiny_llama):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({}, "exactly one of the two"),
-        ({"coverage": 0.5, "skip": 1}, "exactly one of the two"),
+        ({"coverage": 0.5, "skip": 1}, "coverage, skip, cost: exactly one"),
         ({"coverage": 0.0}, r"coverage: 0.0 is not allowed; it must be in \(0, 1\]"),
         ({"coverage": 0.99}, "coverage: 99.0% cannot be reached; without skips it is"),
         ({"skip": 5}, "skip: 5 is not allowed; this model allows 0 to 4 layers"),
