@@ -1,5 +1,6 @@
 """amber_ext: cheaper LLM prefill by N:M activation pruning (Amber Pruner, arXiv 2508.02128)."""
 
+from amber_ext import integrations
 from amber_ext.amber_linear import AmberLinear
 from amber_ext.checkpoint import load_quantized, save_quantized
 from amber_ext.config import AmberConfig
@@ -16,6 +17,8 @@ from amber_ext.scoring import channel_scale
 from amber_ext.sensitivity import sensitivity
 from amber_ext.sparsify import Report, densify_, sparsify_
 from amber_ext.windows import widen_weight
+
+integrations.register()
 
 __all__ = [
     "AmberConfig",

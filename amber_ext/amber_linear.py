@@ -10,7 +10,7 @@ from amber_ext.checks import RESCALES, one_of
 from amber_ext.pattern import Pattern
 from amber_ext.phase import DECODE, current_phase
 from amber_ext.recast import recast
-from amber_ext.scoring import channel_scale
+from amber_ext.sharding import check_sharding, is_sharded, sharded_channel_scale
 from amber_ext.window_copies import WindowCopies
 
 
@@ -70,8 +70,14 @@ class AmberLinear(WindowCopies, torch.nn.Linear):
         return layer
 
     def compute_channel_scale(self) -> None:
-        """Fills ``channel_scale`` from the present weight."""
-        self.channel_scale = None if self.score == "magnitude" else channel_scale(self.weight, self.score)
+        """Fills ``channel_scale`` from the present weight; a meta weight leaves it for later.
+
+        Raises:
+            ValueError: the weight is not finite, or is sharded so that tokens cannot be pruned shard by shard.
+        """
+        check_sharding(self.weight, self.pattern, self.rescale)
+        wanted = self.score != "magnitude" and not self.weight.is_meta
+        self.channel_scale = sharded_channel_scale(self.weight, self.score) if wanted else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x ``[..., K]`` to ``[..., N]``; sparse in prefill, dense in decode (`amber_ext.phase`)."""
@@ -95,7 +101,7 @@ class AmberLinear(WindowCopies, torch.nn.Linear):
     def wants_copies(self) -> bool:
         """See `WindowCopies`. The sparse GEMMs of 16-bit weights do not rescale."""
         wanted = dispatch.wants_copies(self.weight, self.weight.dtype, self.pattern, self.backend)
-        return wanted and self.rescale == "none"
+        return wanted and self.rescale == "none" and not is_sharded(self.weight)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pattern={self.pattern}, score={self.score}, rescale={self.rescale}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -38,8 +39,7 @@ def save_quantized(model: torch.nn.Module, folder: str | Path, tokenizer: object
     """
     from safetensors.torch import save_file
 
-    layers = {name: _describe(module) for name, module in model.named_modules()}
-    layers = {name: layer for name, layer in layers.items() if layer is not None}
+    layers = describe_layers(model)
     if not any(layer["kind"] == "quantized" for layer in layers.values()):
         raise ValueError("model: it has no quantised layers; call quantize_ first")
     folder = Path(folder)
@@ -92,16 +92,12 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
         # Parameters without memory; buffers that are in no state_dict (rotary frequencies) are computed.
         with init_empty_weights(include_buffers=False):
             model = AutoModelForCausalLM.from_config(config)
-        layers = manifest["layers"]
-        quantized = {name: fields for name, fields in layers.items() if fields["kind"] == "quantized"}
-        replace_modules(model, {name: _empty_layer(fields) for name, fields in quantized.items()})
+        replace_modules(model, empty_layers(model, manifest["layers"]))
         missing, unexpected = model.load_state_dict(load_file(weights), strict=False, assign=True)
         model.tie_weights()
-        pruned = {name: fields for name, fields in layers.items() if fields["kind"] == "pruned"}
-        replace_modules(
-            model,
-            {n: AmberLinear.from_linear(model.get_submodule(n), **_options(f)) for n, f in pruned.items()},
-        )
+        for layer in model.modules():
+            if isinstance(layer, AmberLinear):
+                layer.compute_channel_scale()
     except (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(
@@ -112,6 +108,24 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
         raise ValueError(f"folder: {str(folder)!r} does not fit its config.json: {', '.join(strays[:5])}")
     install_phase_hooks(model)
     return model.eval()
+
+
+def describe_layers(model: torch.nn.Module) -> dict[str, dict[str, object]]:
+    """What each pruned or quantised layer is, by name, in plain JSON types."""
+    layers = {name: _describe(module) for name, module in model.named_modules()}
+    return {name: layer for name, layer in layers.items() if layer is not None}
+
+
+def empty_layers(
+    model: torch.nn.Module, layers: Mapping[str, Mapping[str, object]]
+) -> dict[str, torch.nn.Module]:
+    """Layers to load weights into, as `describe_layers` said; ``model`` has its dense ones, on the meta device."""
+    return {
+        name: _empty_layer(fields)
+        if fields["kind"] == "quantized"
+        else AmberLinear.from_linear(model.get_submodule(name), **_options(fields))
+        for name, fields in layers.items()
+    }
 
 
 def _describe(module: torch.nn.Module) -> dict[str, object] | None:

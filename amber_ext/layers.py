@@ -81,7 +81,9 @@ def _linear_site(name: str, module: torch.nn.Linear, config: object, top_k: int 
     if type(module) not in (torch.nn.Linear, AmberLinear):
         obstacle = f"its class {type(module).__name__} is not nn.Linear"
     elif "forward" in module.__dict__:
-        obstacle = "its forward was replaced on the instance (device offloading does that)"
+        obstacle = (
+            "its forward was replaced on the instance (device offloading and tensor parallelism do that)"
+        )
     return LinearSite(
         name=name,
         module_name=name,

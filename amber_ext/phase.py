@@ -117,12 +117,17 @@ class PhaseHook:
 
 
 def install_phase_hooks(model: torch.nn.Module) -> None:
-    """Makes ``model`` set the phase for its forward. Installing twice changes nothing."""
+    """Makes ``model`` set the phase for its forward. Installing twice changes nothing.
+
+    In a transformers model the hooks are on the decoder inside: peft calls a language model's ``forward`` past its
+    hooks, but the decoder within is always called as a module.
+    """
     if not hasattr(model, "_amber_phase_handles"):
-        hook = PhaseHook(model)
+        decoder = getattr(model, "base_model", model)
+        hook = PhaseHook(decoder)
         model._amber_phase_handles = (
-            model.register_forward_pre_hook(hook.before, with_kwargs=True),
-            model.register_forward_hook(hook.after, always_call=True),
+            decoder.register_forward_pre_hook(hook.before, with_kwargs=True),
+            decoder.register_forward_hook(hook.after, always_call=True),
         )
 
 

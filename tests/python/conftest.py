@@ -110,14 +110,14 @@ def snapshot():
     def take(model):
         modules = dict(model.named_modules())
         weights = copy.deepcopy(model.state_dict())
-        hooks = len(model._forward_pre_hooks), len(model._forward_hooks)
+        hooks = {n: (len(m._forward_pre_hooks), len(m._forward_hooks)) for n, m in modules.items()}
 
         def unchanged():
             now = dict(model.named_modules())
             assert now.keys() == modules.keys()
             assert all(now[name] is modules[name] for name in modules)
             assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
-            assert (len(model._forward_pre_hooks), len(model._forward_hooks)) == hooks
+            assert {n: (len(m._forward_pre_hooks), len(m._forward_hooks)) for n, m in now.items()} == hooks
 
         return unchanged
 

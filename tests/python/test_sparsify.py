@@ -71,11 +71,11 @@ def test_sparsify_again_replaces_and_densify_restores(tiny_llama):
     sparsify_(tiny_llama, AmberConfig(pattern="8:16", targets=("up_proj",)))
     sparse = [n for n, m in tiny_llama.named_modules() if isinstance(m, AmberLinear)]
     assert sparse == [f"model.layers.{i}.mlp.up_proj" for i in range(4)]
-    assert len(tiny_llama._forward_pre_hooks) == 1
+    assert len(tiny_llama.model._forward_pre_hooks) == 1
     densify_(tiny_llama)
     densify_(tiny_llama)
     assert not any(isinstance(m, AmberLinear) for m in tiny_llama.modules())
-    assert not tiny_llama._forward_pre_hooks and not tiny_llama._forward_hooks
+    assert not tiny_llama.model._forward_pre_hooks and not tiny_llama.model._forward_hooks
 
 
 def test_a_layer_whose_k_does_not_fit_stays_dense(tiny_llama):
@@ -131,7 +131,7 @@ def test_all_or_nothing_when_a_late_layer_fails(tiny_llama, snapshot):
     ):
         sparsify_(tiny_llama, AmberConfig())
     assert all(module is modules[name] for name, module in tiny_llama.named_modules())
-    assert not tiny_llama._forward_pre_hooks
+    assert not tiny_llama.model._forward_pre_hooks
 
 
 @pytest.mark.parametrize("model", [torch.nn.ReLU(), torch.nn.Sequential(), torch.nn.Linear(8, 8)])

@@ -1,0 +1,175 @@
+"""``from_pretrained(path, quantization_config=AmberQuantConfig(...))``, ``save_pretrained`` and back.
+
+Pruning leaves the checkpoint as it is: weights are stored dense, and scores are computed from them when they are
+loaded. Outstanding-sparse stores 8-bit weights, scales and factors, and what each layer is in ``config.json``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+import torch
+from transformers.quantizers.auto import register_quantization_config, register_quantizer
+from transformers.quantizers.base import HfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from amber_ext.amber_linear import AmberLinear
+from amber_ext.checkpoint import describe_layers, empty_layers
+from amber_ext.config import AmberConfig
+from amber_ext.layers import replace_modules
+from amber_ext.outstanding_config import OutstandingSparseConfig
+from amber_ext.phase import install_phase_hooks
+from amber_ext.quantize import quantize_
+from amber_ext.quantized_linear import QuantizedLinear
+from amber_ext.sparsify import sparsify_
+from amber_ext.window_copies import WindowCopies
+
+QUANT_METHOD = "amber_ext"
+
+
+class AmberQuantConfig(QuantizationConfigMixin):
+    """What ``from_pretrained`` does to a model; saved in its ``config.json``.
+
+    Args:
+        config: an `AmberConfig` prunes (`sparsify_`), an `OutstandingSparseConfig` quantises (`quantize_`).
+        batches: token ids ``[B, T]`` int64 to calibrate an `OutstandingSparseConfig` with; not saved.
+        quant_method, kind, layers: what a saved ``config.json`` holds; not for callers.
+
+    Raises:
+        TypeError: config is neither. ValueError: a saved entry is not valid.
+    """
+
+    def __init__(
+        self,
+        config: AmberConfig | Mapping[str, object] | None = None,
+        batches: Iterable[torch.Tensor] | None = None,
+        *,
+        quant_method: str = QUANT_METHOD,
+        kind: str | None = None,
+        layers: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
+        classes = {"pruned": AmberConfig, "quantized": OutstandingSparseConfig}
+        if isinstance(config, Mapping) and kind in classes:
+            config = classes[kind].from_dict(config)
+        if not isinstance(config, AmberConfig):
+            raise TypeError(
+                f"config: {type(config).__name__} is not allowed; it must be an AmberConfig or an "
+                "OutstandingSparseConfig"
+            )
+        if quant_method != QUANT_METHOD:
+            raise ValueError(f"quant_method: {quant_method!r} is not allowed; it must be {QUANT_METHOD!r}")
+        self.quant_method = quant_method
+        self.config = config
+        self.batches = batches
+        self.layers = dict(layers or {})
+
+    @property
+    def quantizes(self) -> bool:
+        """Whether weights become 8-bit."""
+        return isinstance(self.config, OutstandingSparseConfig)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        fields = {
+            "quant_method": QUANT_METHOD,
+            "kind": "quantized" if self.quantizes else "pruned",
+            "config": self.config.to_dict(),
+        }
+        return fields | ({"layers": self.layers} if self.layers else {})
+
+
+class AmberHfQuantizer(HfQuantizer):
+    """Puts pruned or 8-bit layers into a model that transformers loads.
+
+    Attributes:
+        report: of `sparsify_` or `quantize_`; None for a model that was saved quantised.
+    """
+
+    requires_calibration = False
+    quantization_config: AmberQuantConfig
+    report = None
+
+    def _process_model_before_weight_loading(self, model: torch.nn.Module, **kwargs: object) -> None:
+        # On the meta device: what wraps layers later (device_map, tensor parallelism) wraps the pruned ones.
+        if not self.quantization_config.quantizes:
+            self.report = sparsify_(model, self.quantization_config.config)
+        elif self.pre_quantized:
+            if not self.quantization_config.layers:
+                raise ValueError(
+                    "quantization_config: it has no 'layers'; the saved config.json is not complete"
+                )
+            layers = empty_layers(model, self.quantization_config.layers)
+            for layer in layers.values():
+                if isinstance(layer, QuantizedLinear):
+                    layer.weight = layer.weight.flatten()
+            replace_modules(model, layers)
+
+    def _process_model_after_weight_loading(
+        self, model: torch.nn.Module, **kwargs: object
+    ) -> torch.nn.Module:
+        processes = getattr(model, "_tp_size", None) or 1
+        if self.quantization_config.quantizes and processes > 1:
+            raise ValueError(
+                f"quantization_config: 8-bit layers cannot be split between {processes} processes; tensor parallelism is "
+                "for an AmberConfig"
+            )
+        if self.quantization_config.quantizes and not self.pre_quantized:
+            self.report = quantize_(model, self.quantization_config.config, self.quantization_config.batches)
+            self.quantization_config.layers = describe_layers(model)
+            self.quantization_config.batches = None
+            return model
+        for name, layer in model.named_modules():
+            try:
+                if isinstance(layer, QuantizedLinear):
+                    layer.weight = layer.weight.view(layer.out_features, layer.in_features)
+                if isinstance(layer, AmberLinear):
+                    layer.compute_channel_scale()
+                if isinstance(layer, WindowCopies):
+                    layer.keep_copies()
+            except ValueError as error:
+                raise ValueError(f"layer '{name}': {error}") from None
+        install_phase_hooks(model)
+        if self.report is not None:
+            pruned = [layer for layer in model.modules() if isinstance(layer, AmberLinear)]
+            self.report = dataclasses.replace(
+                self.report, extra_bytes=sum(layer.extra_bytes for layer in pruned)
+            )
+        return model
+
+    def get_state_dict_and_metadata(
+        self, model: torch.nn.Module
+    ) -> tuple[dict[str, torch.Tensor] | None, dict[str, str]]:
+        """What ``save_pretrained`` writes.
+
+        8-bit weights are stored flat: without amber_ext, transformers then refuses them instead of taking 8-bit
+        numbers for weights.
+        """
+        if not self.quantization_config.quantizes:
+            return None, {}
+        names = [name for name, layer in model.named_modules() if isinstance(layer, QuantizedLinear)]
+        state = model.state_dict()
+        return state | {f"{name}.weight": state[f"{name}.weight"].flatten() for name in names}, {}
+
+    def is_serializable(self, **kwargs: object) -> bool:
+        """Whether ``save_pretrained`` may run."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """Backward through a pruned layer raises."""
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        """``torch.compile`` sees one op a layer."""
+        return True
+
+
+def register() -> None:
+    """Tells transformers; again changes nothing."""
+    from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
+
+    if QUANT_METHOD not in AUTO_QUANTIZER_MAPPING:
+        register_quantization_config(QUANT_METHOD)(AmberQuantConfig)
+        register_quantizer(QUANT_METHOD)(AmberHfQuantizer)
