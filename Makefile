@@ -41,9 +41,12 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 # Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (see README).
-benchmark: $(VENV)/.built
+benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/perplexity.py
+	$(BIN)/python benchmarks/w8a8.py
+	$(BIN)/python benchmarks/planner.py
+	$(BIN)/python benchmarks/paper_table.py
 
 # The build needs torch and the build tools before pip sees this package.
 $(VENV)/.tools: pyproject.toml Makefile

@@ -114,10 +114,16 @@ def test_chunked_prefill_is_dense_unless_told(pruned, calls):
 
 
 def test_continuous_batching_is_dense(pruned, calls):
-    from transformers import GenerationConfig
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
-    config = GenerationConfig(max_new_tokens=3, do_sample=False, eos_token_id=-1, pad_token_id=0)
-    outputs = pruned.generate_batch(inputs=[[5, 6, 7], [8, 9, 10, 11]], generation_config=config)
+    outputs = pruned.generate_batch(
+        inputs=[[5, 6, 7], [8, 9, 10, 11]],
+        generation_config=GenerationConfig(
+            max_new_tokens=3, do_sample=False, eos_token_id=-1, pad_token_id=0
+        ),
+        # Unless it is told, its cache takes most of the machine's memory.
+        continuous_batching_config=ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=64),
+    )
     assert sorted(len(output.generated_tokens) for output in outputs.values()) == [3, 3]
     # One call packs both prompts, later ones both next tokens: no length tells them apart.
     assert steps(calls) == [("dense", 7), ("dense", 2), ("dense", 2)]
