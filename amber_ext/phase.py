@@ -98,6 +98,11 @@ class PhaseHook:
         self.positions = {
             name: index for index, name in enumerate(inspect.signature(model.forward).parameters)
         }
+        if "use_cache" in self.positions and not set(CACHE_ARGUMENTS) & self.positions.keys():
+            raise ValueError(
+                f"model: {type(model).__name__} caches, but its forward takes no {' or '.join(CACHE_ARGUMENTS)}, so that "
+                "prefill and decode cannot be told apart; use a transformers version that amber_ext supports"
+            )
 
     def _argument(self, name: str, args: tuple, kwargs: dict) -> object | None:
         position = self.positions.get(name, len(args))
@@ -121,6 +126,9 @@ def install_phase_hooks(model: torch.nn.Module) -> None:
 
     In a transformers model the hooks are on the decoder inside: peft calls a language model's ``forward`` past its
     hooks, but the decoder within is always called as a module.
+
+    Raises:
+        ValueError: the model caches, and takes its cache by a name that is not known here.
     """
     if not hasattr(model, "_amber_phase_handles"):
         decoder = getattr(model, "base_model", model)

@@ -145,6 +145,7 @@ def quantize_(
             if not site.is_fused:
                 bytes_before += _bytes(dense)
                 bytes_after += _bytes(new)
+        install_phase_hooks(model)
     except BaseException:
         discard(replacements.values())
         raise
@@ -153,7 +154,6 @@ def quantize_(
         for name, weight in folds.norm_weights.items():
             model.get_submodule(name).weight.copy_(weight)
     replace_modules(model, replacements)
-    install_phase_hooks(model)
     return QuantizationReport(config, tuple(rows), bytes_before, bytes_after)
 
 

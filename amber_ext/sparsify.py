@@ -89,8 +89,8 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
         the `Report`: what is sparse, what stayed dense and why.
 
     Raises:
-        ValueError: unknown targets or layers, no linear layers, unsupported fused experts, or a
-            weight with NaN or Inf.
+        ValueError: unknown targets or layers, no linear layers, unsupported fused experts, a
+            weight with NaN or Inf, or a model whose phases cannot be told (`install_phase_hooks`).
     """
     sites = find_linears(model)
     check_config(sites, config)
@@ -105,12 +105,12 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
                 if site.module_name == module_name and row.sparse
             ]
             replacements[module_name] = _replacement(model.get_submodule(module_name), pruned, config)
+        install_phase_hooks(model)
     except BaseException:
         discard(replacements.values())
         raise
 
     replace_modules(model, replacements)
-    install_phase_hooks(model)
     pruned_layers = [module for module in replacements.values() if isinstance(module, AmberLinear)]
     return Report(config, rows, sum(layer.extra_bytes for layer in pruned_layers))
 

@@ -88,9 +88,7 @@ def main(
         limit=limit,
         report=print,
     )
-    path = environment.write(
-        f"eval_{name}", {"model": title, "settings": settings, "rows": results.rows()}
-    )
+    path = environment.write(f"eval_{name}", {"model": title, "settings": settings, "rows": results.rows()})
     print(f"wrote {path.relative_to(environment.ROOT)}")
 
 

@@ -1,13 +1,13 @@
-"""Where other libraries meet amber_ext. Nothing else in the package depends on these modules."""
+"""Where other libraries meet amber_ext. Only the command line and `amber_ext.models` depend on these modules."""
 
 from __future__ import annotations
 
-import importlib.util
+from amber_ext.integrations.versions import transformers_problem
 
 
 def register() -> None:
     """Makes transformers know ``quant_method: amber_ext``, where a supported transformers is installed."""
-    if importlib.util.find_spec("transformers") is not None:
+    if transformers_problem() is None:
         from amber_ext.integrations import transformers as integration
 
         integration.register()

@@ -10,6 +10,12 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 import torch
+
+from amber_ext.integrations.versions import transformers_problem
+
+if (problem := transformers_problem()) is not None:
+    raise ImportError(f"amber_ext: {problem}")
+
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin

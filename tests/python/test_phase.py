@@ -170,3 +170,21 @@ def test_prefill_of_a_pruned_model_differs_and_decode_does_not(tiny_llama):
         with amber_ext.decode():
             assert torch.equal(tiny_llama(PROMPT).logits, dense)
         assert not torch.equal(tiny_llama(PROMPT).logits, dense)
+
+
+def test_a_cache_by_an_unknown_name_is_refused(snapshot):
+    """Else every decode would silently run sparse, or every prefill dense."""
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.q_proj = torch.nn.Linear(32, 32)
+
+        def forward(self, input_ids, memory=None, use_cache=True):
+            return self.q_proj(input_ids)
+
+    model = Model()
+    unchanged = snapshot(model)
+    with pytest.raises(ValueError, match="Model caches, but its forward takes no cache or past_key_values"):
+        sparsify_(model, AmberConfig(targets=("q_proj",)))
+    unchanged()

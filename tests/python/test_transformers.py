@@ -269,3 +269,28 @@ def test_the_layer_kinds_of_a_saved_model(folder):
     assert kinds["model.layers.0.self_attn.o_proj"] is torch.nn.Linear
     assert kinds["model.layers.2.mlp.down_proj"] is AmberLinear
     assert kinds["model.layers.1.mlp.down_proj"] is QuantizedLinear
+
+
+@pytest.mark.parametrize(
+    "installed, problem",
+    [("5.16.3", "transformers 5.16.3 is not supported; allowed: 5.17 or newer, below 6.0"),
+     ("6.0.1", "transformers 6.0.1 is not supported"), ("5.17.0", None), ("5.99.0.dev0", None)],
+)  # fmt: skip
+def test_unsupported_versions_are_named(monkeypatch, installed, problem):
+    from amber_ext.integrations import versions
+    from amber_ext.models import load_model
+
+    monkeypatch.setattr(versions, "version", lambda name: installed)
+    if problem is None:
+        assert versions.transformers_problem() is None
+        return
+    with pytest.raises(ValueError, match=f"model: 'smollm2' cannot be loaded: {problem}"):
+        load_model("smollm2")
+    script = (
+        "import importlib.metadata as m; v = m.version\n"
+        f"m.version = lambda n: {installed!r} if n == 'transformers' else v(n)\n"
+        "import amber_ext\n"  # works: only the integration is not there
+        "import amber_ext.integrations.transformers\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert f"ImportError: amber_ext: {problem}" in result.stderr
