@@ -121,5 +121,6 @@ def evaluate(
     plot_comparison(found, out / "plot.png")
     if as_json:
         return print_json(results.data)
-    console.print(terminal_table(found))
+    # A pipe has no width to fit a wide table into.
+    console.print(terminal_table(found) if console.is_terminal else markdown_table(found), soft_wrap=True)
     console.print(f"Wrote {out}/results.json, table.md and plot.png", highlight=False)

@@ -83,7 +83,9 @@ def test_the_whole_comparison(evaluate, tiny_model_folder, data, tmp_path):
     values = [row["cells"]["perplexity"]["value"] for row in rows.values()]
     assert len(set(values)) == len(values)  # each line is another model
     assert (tmp_path / "out" / "plot.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "out" / "table.md").read_text() == markdown_table(list(rows.values()))
+    table = (tmp_path / "out" / "table.md").read_text()
+    assert table == markdown_table(list(rows.values()))
+    assert table in evaluate(*options, "--methods", methods, "--patterns", "2:4").stdout
 
 
 def test_goes_on_where_it_was_stopped(evaluate, monkeypatch, tmp_path):
@@ -150,6 +152,29 @@ def test_errors_are_one_line(evaluate, arguments, message):
     result = evaluate(*arguments)
     assert result.returncode == 1 and message in result.stderr, result.stderr
     assert "Traceback" not in result.stderr and not result.stdout
+
+
+def test_a_model_that_cannot_be_loaded(run, data, tmp_path):  # noqa: F811
+    (tmp_path / "empty").mkdir()
+    for name, message in (
+        ("no/such", "model: 'no/such' is not there"),
+        (tmp_path / "empty", "cannot be loaded"),
+    ):
+        result = run("eval", name, "--out", tmp_path / "out", "--tasks", "rte", "--data", data)
+        assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_few_shot(evaluate, data, monkeypatch):
+    from lm_eval.models.huggingface import HFLM
+
+    prompts, real = [], HFLM.loglikelihood
+    monkeypatch.setattr(
+        HFLM,
+        "loglikelihood",
+        lambda self, requests: prompts.extend(r.args[0] for r in requests) or real(self, requests),
+    )
+    assert evaluate("--tasks", "rte", "--methods", "", "--num-fewshot", 2, "--limit", 3).returncode == 0
+    assert len(prompts) == 6 and all(prompt.count("True or False?") == 3 for prompt in prompts)
 
 
 def test_without_lm_eval(evaluate, monkeypatch):
