@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # Headers only: in a folder of their own, the wheel's Python dependencies are not missed.
 export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
-INSTALL := $(BIN)/pip install -q --no-build-isolation -e
+INSTALL := $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
@@ -66,13 +66,13 @@ $(VENV)/.tools: pyproject.toml Makefile
 	touch $@
 
 # The demo runs on the CPU: where there is no GPU, it does not wait for the CUDA kernels to compile.
-$(VENV)/.built: $(VENV)/.tools $(SOURCES)
+$(VENV)/.built: $(VENV)/.tools $(SOURCES) constraints.txt
 	AMBER_CUDA=$${AMBER_CUDA:-$$(nvidia-smi >/dev/null 2>&1 && echo auto || echo 0)} $(INSTALL) ".[models]"
 	rm -f $(VENV)/.built-cuda
 	touch $@
 
 # The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU.
-$(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES)
+$(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES) constraints.txt
 	$(INSTALL) ".[models,eval,test]"
 	touch $@ $(VENV)/.built
 

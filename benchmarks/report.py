@@ -1,6 +1,6 @@
-"""Prints the README's tables from the results files, and the plots beside them.
+"""Prints the tables of the README and of docs/ from the results files, and the plots beside them.
 
-``report.py`` rewrites the blocks of README.md between ``<!-- results: NAME -->`` and ``<!-- end -->``;
+``report.py`` rewrites the blocks of these files between ``<!-- results: NAME -->`` and ``<!-- end -->``;
 ``report.py --check`` fails when one is not what the results files say.
 """
 
@@ -14,9 +14,10 @@ from pathlib import Path
 from environment import RESULTS, ROOT
 
 from amber_ext import Pattern
+from amber_ext.eval_table import table_cells
 from amber_ext.windows import extra_windows
 
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "choosing_a_pattern.md")
 NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
 
 
@@ -96,6 +97,41 @@ def cpu() -> str:
         "`linear` / `F.linear`",
     ]
     return caption + "\n\n" + markdown(header, rows)
+
+
+def evaluation(name: str) -> str:
+    data = load(f"eval_{name}")
+    settings = data["settings"]
+    caption = (
+        f"{data['model']}: zero-shot, the first {settings['limit']} documents of each task, in percent with standard "
+        f"errors; WikiText-2, first {settings['tokens']:,} tokens, windows of {settings['window']}; calibrated on "
+        f"{settings['calibration_tokens']:,} tokens of C4; robust_norm_skips leaves {settings['skip']} layers' q and "
+        f"gate dense (`benchmarks/results/eval_{name}.json`):"
+    )
+    header, body = table_cells(data["rows"])
+    return caption + "\n\n" + markdown(header, body)
+
+
+def eval_smollm2() -> str:
+    return evaluation("smollm2")
+
+
+def eval_tinyllama() -> str:
+    return evaluation("tinyllama")
+
+
+def planner() -> str:
+    data = load("planner")
+    rows = [["dense", "0 %", "1.000", f"{data['dense']:.2f}"]]
+    for row in data["rows"]:
+        coverage = f"{row['coverage']:.1%}".replace("%", " %")
+        rows.append([row["method"], coverage, f"{row['cost']:.3f}", f"{row['perplexity']:.2f}"])
+    caption = (
+        f"{data['model']}, planned on {data['calibration']}, scored on {data['text']}, first {data['tokens']:,} tokens, "
+        f"windows of {data['window']}; cost is the bound for all linear layers in prefill relative to dense "
+        "(`benchmarks/results/planner.json`):"
+    )
+    return caption + "\n\n" + markdown(["method", "coverage", "cost", "perplexity"], rows)
 
 
 def patterns() -> str:
@@ -212,8 +248,9 @@ def plot_gpu(data: dict, path: Path) -> None:
 
 
 def render(text: str) -> str:
-    """README text with every block written anew."""
-    blocks = {"patterns": patterns, "perplexity": perplexity, "w8a8": w8a8, "cpu": cpu, "gpu": gpu}
+    """A page with every block written anew."""
+    makers = (patterns, perplexity, w8a8, cpu, gpu, eval_smollm2, eval_tinyllama, planner)
+    blocks = {maker.__name__: maker for maker in makers}
 
     def block(match: re.Match) -> str:
         return f"<!-- results: {match[1]} -->\n{blocks[match[1]]()}\n<!-- end -->"
@@ -222,15 +259,14 @@ def render(text: str) -> str:
 
 
 def main() -> None:
-    text = README.read_text()
-    rendered = render(text)
-    if "--check" in sys.argv[1:]:
-        sys.exit(
-            0
-            if rendered == text
-            else "README.md is not what benchmarks/results says; run benchmarks/report.py"
-        )
-    README.write_text(rendered)
+    check = "--check" in sys.argv[1:]
+    for page in PAGES:
+        text = page.read_text()
+        rendered = render(text)
+        if check and rendered != text:
+            sys.exit(f"{page.name} is not what benchmarks/results says; run benchmarks/report.py")
+        if not check:
+            page.write_text(rendered)
 
 
 if __name__ == "__main__":

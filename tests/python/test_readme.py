@@ -28,6 +28,6 @@ def test_every_command_exists():
     from amber_ext.cli import app
 
     named = set(re.findall(r"^amber-ext (\w+)", README, flags=re.MULTILINE))
-    assert named <= {command.callback.__name__ for command in app.registered_commands}
-    for path in re.findall(r"`((?:scripts|benchmarks|amber_ext)/[\w./]+)", README):
+    assert named <= {command.name or command.callback.__name__ for command in app.registered_commands}
+    for path in re.findall(r"`((?:scripts|benchmarks|amber_ext|docs|examples|tests)/[\w./]+)", README):
         assert (REPOSITORY / path.split()[0]).exists(), path
