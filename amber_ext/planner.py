@@ -16,7 +16,7 @@ from amber_ext.layers import LinearSite, find_linears
 from amber_ext.loss_model import Losses, predicted_losses
 from amber_ext.pattern import Pattern
 from amber_ext.sensitivity import check_request, plan_from, sensitivity
-from amber_ext.sparsify import densify_, sparsify_
+from amber_ext.sparsify import check_config, densify_, sparsify_
 
 PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
 
@@ -111,6 +111,8 @@ def plan_for_cost(
             f"cost: {cost} is not allowed; it must be in (0, 1), relative to dense linear layers"
         )
     every = find_linears(model)
+    if config is not None:
+        check_config(every, dataclasses.replace(config, skip_layers={}, layer_patterns={}))
     sites = _plannable(every, config, patterns)
     total = sum(site.macs for site in every)
     arch, dtype = _target(model)

@@ -1,4 +1,4 @@
-"""Where other libraries meet amber_ext. Only the command line and `amber_ext.models` depend on these modules."""
+"""Where other libraries meet amber_ext. The rest of the package uses only `register`, and `versions` to load models."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def test_predicted_losses_are_near_measured_ones(tiny_llama):
             ratios[pattern].append(losses[site.name, pattern] / float(kl))
     for pattern, values in ratios.items():
         values = torch.tensor(values)
-        assert 0.5 < values.median() < 2, pattern
-        assert ((values > 1 / 5) & (values < 5)).float().mean() > 0.9, (pattern, values)
+        assert 0.7 < values.median() < 1.3, pattern
+        assert ((values > 1 / 3) & (values < 3)).float().mean() > 0.95, (pattern, values)
 
 
 def test_losses_leave_the_model_as_it_was(tiny_llama):
@@ -136,6 +136,11 @@ def test_costs_are_measured_ones_where_there_are_any(tiny_llama, monkeypatch):
 def test_bad_plans(tiny_llama, arguments, message):
     with pytest.raises(ValueError, match=message):
         plan(tiny_llama, BATCHES[:1], **arguments)
+
+
+def test_unknown_targets_are_named(tiny_llama):
+    with pytest.raises(ValueError, match="targets: 'qkv_proj' is not in this model; it has: down_proj"):
+        plan(tiny_llama, BATCHES[:1], AmberConfig(targets=("q_proj", "qkv_proj")), cost=0.9)
 
 
 def test_fused_experts_stay_dense(tiny_qwen3_moe):
