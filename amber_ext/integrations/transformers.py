@@ -172,6 +172,30 @@ class AmberHfQuantizer(HfQuantizer):
         return True
 
 
+def attach_config(model: torch.nn.Module, config: AmberConfig) -> None:
+    """Makes ``save_pretrained`` keep what `sparsify_` or `quantize_` did to a model that was loaded without us.
+
+    Models from GGUF files need it: transformers takes no ``quantization_config`` beside those.
+
+    Args:
+        config: what the model was pruned or quantised with.
+
+    Raises:
+        ValueError: the model's layers are not what ``config`` makes of them.
+    """
+    quantization = AmberQuantConfig(config)
+    layers = describe_layers(model)
+    kinds = {fields["kind"] for fields in layers.values()}
+    wanted = "quantized" if quantization.quantizes else "pruned"
+    if wanted not in kinds or (wanted == "pruned" and "quantized" in kinds):
+        found = " and ".join(sorted(kinds)) or "only dense"
+        raise ValueError(f"model: it has {found} layers; this configuration needs {wanted} ones")
+    if quantization.quantizes:
+        quantization.layers = layers
+    model.config.quantization_config = quantization
+    model.hf_quantizer = AmberHfQuantizer(quantization, pre_quantized=True)
+
+
 def register() -> None:
     """Tells transformers; again changes nothing."""
     from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING

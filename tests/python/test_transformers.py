@@ -11,7 +11,7 @@ from test_phase import LAYERS, PROMPT, calls, steps  # noqa: F401  (calls is a f
 
 from amber_ext import AmberConfig, OutstandingSparseConfig, quantize_, sparsify_
 from amber_ext.amber_linear import AmberLinear
-from amber_ext.integrations.transformers import AmberQuantConfig
+from amber_ext.integrations.transformers import AmberQuantConfig, attach_config
 from amber_ext.quantized_linear import QuantizedLinear
 
 IDS = torch.randint(3, 97, (2, 17), generator=torch.Generator().manual_seed(0))
@@ -158,17 +158,47 @@ def test_errors_name_the_layer(folder):
         AutoModelForCausalLM.from_pretrained(folder, quantization_config=AmberQuantConfig(QUANTIZED))
 
 
-def test_gguf_goes_through_sparsify():
+@pytest.mark.parametrize("config", [AmberConfig(pattern="8:16"), QUANTIZED], ids=["pruned", "quantized"])
+def test_gguf(tmp_path, config):
     """transformers refuses a quantization_config beside a GGUF file: those models are pruned once they are loaded."""
     from transformers import AutoModelForCausalLM
 
-    from amber_ext.models import _builtin_path
+    from amber_ext.models import _builtin_path, load_model
 
     path = _builtin_path()
     with pytest.raises(ValueError, match="combine Quantization and loading a model from a GGUF"):
         AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, quantization_config=AmberQuantConfig(PRUNED)
         )
+    model = load_model(str(path), torch.float32).model
+    ids = torch.arange(100, 140)[None]
+    if config is QUANTIZED:
+        quantize_(model, config, [ids])
+    else:
+        sparsify_(model, config)
+    attach_config(model, config)
+    model.save_pretrained(tmp_path / "saved")
+    again = load(tmp_path / "saved", dtype=torch.float32)
+    with torch.inference_mode():
+        assert torch.equal(again(ids).logits, model(ids).logits)
+    assert again.config.quantization_config.config == config
+
+
+def test_a_configuration_is_attached_only_where_it_fits(tiny_llama):
+    with pytest.raises(
+        ValueError, match="model: it has only dense layers; this configuration needs pruned ones"
+    ):
+        attach_config(tiny_llama, PRUNED)
+    sparsify_(tiny_llama, PRUNED)
+    with pytest.raises(
+        ValueError, match="model: it has pruned layers; this configuration needs quantized ones"
+    ):
+        attach_config(tiny_llama, QUANTIZED)
+    quantize_(tiny_llama, QUANTIZED, [IDS])
+    with pytest.raises(
+        ValueError, match="it has pruned and quantized layers; this configuration needs pruned"
+    ):
+        attach_config(tiny_llama, PRUNED)
 
 
 # ---- LoRA
