@@ -95,9 +95,6 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
         replace_modules(model, empty_layers(model, manifest["layers"]))
         missing, unexpected = model.load_state_dict(load_file(weights), strict=False, assign=True)
         model.tie_weights()
-        for layer in model.modules():
-            if isinstance(layer, AmberLinear):
-                layer.compute_channel_scale()
     except (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())
         raise ValueError(

@@ -7,6 +7,7 @@ loaded. Outstanding-sparse stores 8-bit weights, scales and factors, and what ea
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -32,6 +33,7 @@ from amber_ext.sparsify import sparsify_
 from amber_ext.window_copies import WindowCopies
 
 QUANT_METHOD = "amber_ext"
+CHECKSUM = "crc32"  # of a layer's tensors, in the saved layers
 
 
 class AmberQuantConfig(QuantizationConfigMixin):
@@ -105,7 +107,16 @@ class AmberHfQuantizer(HfQuantizer):
                 raise ValueError(
                     "quantization_config: it has no 'layers'; the saved config.json is not complete"
                 )
-            layers = empty_layers(model, self.quantization_config.layers)
+            try:
+                described = {
+                    name: {key: value for key, value in fields.items() if key != CHECKSUM}
+                    for name, fields in self.quantization_config.layers.items()
+                }
+                layers = empty_layers(model, described)
+            except (AttributeError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"quantization_config: its 'layers' do not fit this model: {error!r}"
+                ) from None
             for layer in layers.values():
                 if isinstance(layer, QuantizedLinear):
                     layer.weight = layer.weight.flatten()
@@ -122,13 +133,18 @@ class AmberHfQuantizer(HfQuantizer):
             )
         if self.quantization_config.quantizes and not self.pre_quantized:
             self.report = quantize_(model, self.quantization_config.config, self.quantization_config.batches)
-            self.quantization_config.layers = describe_layers(model)
+            self.quantization_config.layers = _checked_layers(model)
             self.quantization_config.batches = None
             return model
         for name, layer in model.named_modules():
             try:
                 if isinstance(layer, QuantizedLinear):
                     layer.weight = layer.weight.view(layer.out_features, layer.in_features)
+                    # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
+                    if _checksum(layer) != self.quantization_config.layers[name].get(CHECKSUM):
+                        raise ValueError(
+                            "its tensors are not those that were saved; the files are incomplete or changed"
+                        )
                 if isinstance(layer, AmberLinear):
                     layer.compute_channel_scale()
                 if isinstance(layer, WindowCopies):
@@ -172,6 +188,22 @@ class AmberHfQuantizer(HfQuantizer):
         return True
 
 
+def _checked_layers(model: torch.nn.Module) -> dict[str, dict[str, object]]:
+    """`describe_layers`, with a checksum of each quantised layer's tensors."""
+    layers = describe_layers(model)
+    for name, fields in layers.items():
+        if fields["kind"] == "quantized":
+            fields[CHECKSUM] = _checksum(model.get_submodule(name))
+    return layers
+
+
+def _checksum(layer: QuantizedLinear) -> int:
+    value = 0
+    for buffer in layer.buffers(recurse=False):
+        value = zlib.crc32(buffer.cpu().contiguous().flatten().view(torch.uint8).numpy(), value)
+    return value
+
+
 def attach_config(model: torch.nn.Module, config: AmberConfig) -> None:
     """Makes ``save_pretrained`` keep what `sparsify_` or `quantize_` did to a model that was loaded without us.
 
@@ -184,7 +216,7 @@ def attach_config(model: torch.nn.Module, config: AmberConfig) -> None:
         ValueError: the model's layers are not what ``config`` makes of them.
     """
     quantization = AmberQuantConfig(config)
-    layers = describe_layers(model)
+    layers = _checked_layers(model)
     kinds = {fields["kind"] for fields in layers.values()}
     wanted = "quantized" if quantization.quantizes else "pruned"
     if wanted not in kinds or (wanted == "pruned" and "quantized" in kinds):

@@ -129,11 +129,37 @@ def test_a_saved_file_that_was_tampered_with(folder, tmp_path):
     rewritten(layers={})
     with pytest.raises(ValueError, match="quantization_config: it has no 'layers'"):
         load(tmp_path / "saved")
+    layers = original["quantization_config"]["layers"]
+    rewritten(layers={**layers, "model.layers.9.mlp.up_proj": {"kind": "pruned"}})
+    with pytest.raises(ValueError, match="its 'layers' do not fit this model"):
+        load(tmp_path / "saved")
+    rewritten(layers={name: {"kind": "quantized"} for name in layers})
+    with pytest.raises(ValueError, match="its 'layers' do not fit this model"):
+        load(tmp_path / "saved")
     rewritten(kind="other")
     with pytest.raises(TypeError, match="config: dict is not allowed"):
         load(tmp_path / "saved")
     rewritten(config=original["quantization_config"]["config"] | {"pattern": "9:8"})
     with pytest.raises(ValueError, match="pattern: '9:8' is not allowed"):
+        load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("tensor", ["weight", "weight_scale", "channel_scale"])
+@pytest.mark.parametrize("how", ["missing", "changed"])
+def test_incomplete_and_changed_weights(folder, tmp_path, tensor, how):
+    """transformers itself leaves missing tensors uninitialised."""
+    from safetensors.torch import load_file, save_file
+
+    load(folder, QUANTIZED).save_pretrained(tmp_path / "saved")
+    path = tmp_path / "saved" / "model.safetensors"
+    weights = load_file(path)
+    name = f"model.layers.1.mlp.gate_proj.{tensor}"
+    if how == "missing":
+        del weights[name]
+    else:
+        weights[name].view(-1)[3] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="layer 'model.layers.1.mlp.gate_proj': its tensors are not those"):
         load(tmp_path / "saved")
 
 
