@@ -39,11 +39,9 @@ def frontier(options: Mapping[str, Mapping[Choice, tuple[float, float]]]) -> lis
 
 
 def _hull(choices: Mapping[Choice, tuple[float, float]]) -> list[tuple[float, float, Choice]]:
-    """The lower convex hull of (cost, loss), from the least loss (at its least cost) to the least cost."""
-    points = sorted(
-        ((cost, loss, choice) for choice, (cost, loss) in choices.items()), key=lambda p: p[1::-1]
-    )
-    hull = [points[0]]
+    """The lower convex hull of (cost, loss), from the dearest choice of least loss to the least cost."""
+    points = [(cost, loss, choice) for choice, (cost, loss) in choices.items()]
+    hull = [min(points, key=lambda point: (point[1], -point[0]))]
     while True:
         cost, loss, _ = hull[-1]
         cheaper = [point for point in points if point[0] < cost]

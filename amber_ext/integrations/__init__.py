@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from amber_ext.integrations.versions import transformers_problem
 
+QUANT_METHOD = "amber_ext"  # in the config.json of a saved model
+
 
 def register() -> None:
-    """Makes transformers know ``quant_method: amber_ext``, where a supported transformers is installed."""
+    """Makes transformers know `QUANT_METHOD`, where a supported transformers is installed."""
     if transformers_problem() is None:
         from amber_ext.integrations import transformers as integration
 

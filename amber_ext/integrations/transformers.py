@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from amber_ext.integrations import QUANT_METHOD
 from amber_ext.integrations.versions import transformers_problem
 
 if (problem := transformers_problem()) is not None:
@@ -32,7 +33,6 @@ from amber_ext.quantized_linear import QuantizedLinear
 from amber_ext.sparsify import sparsify_
 from amber_ext.window_copies import WindowCopies
 
-QUANT_METHOD = "amber_ext"
 CHECKSUM = "crc32"  # of a layer's tensors, in the saved layers
 
 

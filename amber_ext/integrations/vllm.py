@@ -25,11 +25,10 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 
 from amber_ext.config import AmberConfig
 from amber_ext.dispatch import linear, nm_prune
+from amber_ext.integrations import QUANT_METHOD
 from amber_ext.layers import layer_number
 from amber_ext.pattern import Pattern
 from amber_ext.scoring import channel_scale
-
-QUANT_METHOD = "amber_ext"
 
 
 class AmberVllmConfig(QuantizationConfig):

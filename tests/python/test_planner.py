@@ -43,6 +43,13 @@ def test_no_combination_beats_the_frontier(seed):
         assert min(other for spent, other in every if spent <= cost) == pytest.approx(loss)
 
 
+def test_what_loses_nothing_is_a_step_too():
+    """The frontier starts at the dearest choice: a plan that stays there must know that it may save for free."""
+    (free, paid) = frontier({"a": {None: (4, 0.0), "half": (2, 0.0), "quarter": (1, 0.5)}})
+    assert (free.choice, free.saved, free.added_loss) == ("half", 2, 0.0)
+    assert (paid.choice, paid.saved, paid.added_loss) == ("quarter", 1, 0.5)
+
+
 def test_predicted_losses_are_near_measured_ones(tiny_llama):
     """Against the KL divergence of the predictions when one projection is pruned, on a model with opinions."""
     with torch.no_grad():
