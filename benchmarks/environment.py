@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from amber_ext.info import environment_info
+from amber_ext.ops.library import environment_info
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

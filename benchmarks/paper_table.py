@@ -15,11 +15,12 @@ from typing import Annotated
 import environment
 import typer
 
-from amber_ext.eval_methods import Calibration, Row, make_rows
-from amber_ext.eval_run import EvalRun, run
-from amber_ext.evaluate import WINDOW, read_text, tokenize
+from amber_ext.evaluation.run import EvalRun, run
+from amber_ext.evaluation.tasks import load_tasks
+from amber_ext.evaluation.text import read_text, tokenize
+from amber_ext.evaluation.variants import Calibration, Row, make_rows
 from amber_ext.models import load_model
-from amber_ext.zero_shot import load_tasks
+from amber_ext.perplexity import WINDOW
 
 DATA = Path(os.environ.get("AMBER_DATA", environment.ROOT.parent / "shared" / "data"))
 TASKS = ("arc_easy", "arc_challenge", "boolq", "piqa", "openbookqa", "rte", "winogrande")

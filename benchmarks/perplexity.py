@@ -12,12 +12,14 @@ from pathlib import Path
 
 import environment
 import torch
+from amber_ext.UNKNOWN import compare_perplexity
 
 from amber_ext import AmberConfig
-from amber_ext.compare import compare_perplexity
-from amber_ext.evaluate import WINDOW, read_text, tokenize
+from amber_ext.evaluation.text import read_text, tokenize
 from amber_ext.models import load_model
-from amber_ext.sensitivity import plan_from, sensitivity
+from amber_ext.perplexity import WINDOW
+from amber_ext.planning.paper_rule import plan_from
+from amber_ext.planning.sensitivity import sensitivity
 
 DATA = Path(os.environ.get("AMBER_DATA", environment.ROOT.parent / "shared" / "data"))
 TOKENS = 40_960

@@ -10,13 +10,14 @@ import environment
 from paper_table import DATA, c4_text
 
 from amber_ext import AmberConfig, Pattern
-from amber_ext.cost_model import bound
-from amber_ext.evaluate import WINDOW, perplexity, read_text, tokenize
-from amber_ext.layers import find_linears
+from amber_ext.evaluation.plots import plot_frontier
+from amber_ext.evaluation.text import read_text, tokenize
+from amber_ext.layers.sites import decide, find_linears
+from amber_ext.methods.sparsify import densify_, sparsify_
 from amber_ext.models import load_model
-from amber_ext.planner import plan, plan_for_cost
-from amber_ext.plots import plot_frontier
-from amber_ext.sparsify import decide, densify_, sparsify_
+from amber_ext.perplexity import WINDOW, perplexity
+from amber_ext.planning.cost_model import bound
+from amber_ext.planning.planner import plan, plan_for_cost
 
 COVERAGE = 0.55  # what the paper's lists reach
 CALIBRATION_TOKENS = 8192

@@ -14,8 +14,8 @@ from pathlib import Path
 from environment import RESULTS, ROOT
 
 from amber_ext import Pattern
-from amber_ext.eval_table import table_cells
-from amber_ext.windows import extra_windows
+from amber_ext.evaluation.table import table_cells
+from amber_ext.ops.pattern import extra_windows
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "choosing_a_pattern.md")
 NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."

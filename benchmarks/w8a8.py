@@ -14,8 +14,9 @@ from perplexity import CALIBRATION_TOKENS, DATA, TOKENS
 from rich.progress import track
 
 from amber_ext import OutstandingSparseConfig, quantize_
-from amber_ext.evaluate import WINDOW, perplexity, read_text, tokenize
+from amber_ext.evaluation.text import read_text, tokenize
 from amber_ext.models import load_model
+from amber_ext.perplexity import WINDOW, perplexity
 
 PATTERNS = ("2:4", "4:8", "8:16")
 SMOOTHINGS = (

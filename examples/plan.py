@@ -4,8 +4,9 @@ python examples/plan.py
 """
 
 from amber_ext import plan_for_cost, sparsify_
-from amber_ext.evaluate import builtin_text, perplexity, tokenize
+from amber_ext.evaluation.text import builtin_text, tokenize
 from amber_ext.models import load_model
+from amber_ext.perplexity import perplexity
 
 loaded = load_model("smollm2")
 ids = tokenize(loaded.tokenizer, builtin_text(), 4096)

@@ -8,7 +8,7 @@ import sys
 import torch
 
 from amber_ext import OutstandingSparseConfig, load_quantized, quantize_, save_quantized
-from amber_ext.evaluate import builtin_text, greedy_answer, tokenize
+from amber_ext.evaluation.text import builtin_text, greedy_answer, tokenize
 from amber_ext.models import load_model
 
 loaded = load_model("smollm2")

@@ -9,7 +9,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from amber_ext import AmberConfig, sparsify_
-from amber_ext.evaluate import greedy_answer
+from amber_ext.evaluation.text import greedy_answer
 from amber_ext.models import load_model
 
 loaded = load_model("smollm2")

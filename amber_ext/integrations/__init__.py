@@ -1,14 +1,12 @@
-"""Where other libraries meet amber_ext. The rest of the package uses only `register`, and `versions` to load models."""
+"""Where other libraries meet amber_ext. Nothing else in the package imports from here but its front door."""
 
 from __future__ import annotations
 
-from amber_ext.integrations.versions import transformers_problem
-
-QUANT_METHOD = "amber_ext"  # in the config.json of a saved model
+from amber_ext.versions import transformers_problem
 
 
 def register() -> None:
-    """Makes transformers know `QUANT_METHOD`, where a supported transformers is installed."""
+    """Makes transformers know saved models of ours, where a supported transformers is installed."""
     if transformers_problem() is None:
         from amber_ext.integrations import transformers as integration
 

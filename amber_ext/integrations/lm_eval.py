@@ -14,8 +14,8 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.huggingface import HFLM
 
 from amber_ext.config import AmberConfig
+from amber_ext.methods.sparsify import sparsify_
 from amber_ext.models import load_model
-from amber_ext.sparsify import sparsify_
 
 logger = logging.getLogger("lm_eval")
 

@@ -7,13 +7,11 @@ loaded. Outstanding-sparse stores 8-bit weights, scales and factors, and what ea
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Iterable, Mapping
 
 import torch
 
-from amber_ext.integrations import QUANT_METHOD
-from amber_ext.integrations.versions import transformers_problem
+from amber_ext.versions import transformers_problem
 
 if (problem := transformers_problem()) is not None:
     raise ImportError(f"amber_ext: {problem}")
@@ -22,18 +20,23 @@ from transformers.quantizers.auto import register_quantization_config, register_
 from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from amber_ext.amber_linear import AmberLinear
-from amber_ext.checkpoint import describe_layers, empty_layers
-from amber_ext.config import AmberConfig
-from amber_ext.layers import replace_modules
-from amber_ext.outstanding_config import OutstandingSparseConfig
+from amber_ext.config import AmberConfig, OutstandingSparseConfig
+from amber_ext.layers.pruned_linear import AmberLinear
+from amber_ext.layers.quantized_linear import QuantizedLinear
+from amber_ext.layers.replace import replace_modules
+from amber_ext.layers.weight_copies import WeightCopies
+from amber_ext.methods.checkpoint import (
+    QUANT_METHOD,
+    check_layers,
+    check_tensors,
+    checksums,
+    describe_layers,
+    empty_layers,
+)
+from amber_ext.methods.quantize import quantize_
+from amber_ext.methods.report import linears_bytes
+from amber_ext.methods.sparsify import remember_config, remembered_config, sparsify_
 from amber_ext.phase import install_phase_hooks
-from amber_ext.quantize import quantize_
-from amber_ext.quantized_linear import QuantizedLinear
-from amber_ext.sparsify import sparsify_
-from amber_ext.window_copies import WindowCopies
-
-CHECKSUM = "crc32"  # of a layer's tensors, in the saved layers
 
 
 class AmberQuantConfig(QuantizationConfigMixin):
@@ -42,7 +45,7 @@ class AmberQuantConfig(QuantizationConfigMixin):
     Args:
         config: an `AmberConfig` prunes (`sparsify_`), an `OutstandingSparseConfig` quantises (`quantize_`).
         batches: token ids ``[B, T]`` int64 to calibrate an `OutstandingSparseConfig` with; not saved.
-        quant_method, kind, layers: what a saved ``config.json`` holds; not for callers.
+        quant_method, kind, layers, checksums: what a saved ``config.json`` holds; not for callers.
 
     Raises:
         TypeError: config is neither. ValueError: a saved entry is not valid.
@@ -56,6 +59,7 @@ class AmberQuantConfig(QuantizationConfigMixin):
         quant_method: str = QUANT_METHOD,
         kind: str | None = None,
         layers: Mapping[str, Mapping[str, object]] | None = None,
+        checksums: Mapping[str, str] | None = None,
     ) -> None:
         classes = {"pruned": AmberConfig, "quantized": OutstandingSparseConfig}
         if isinstance(config, Mapping) and kind in classes:
@@ -71,6 +75,7 @@ class AmberQuantConfig(QuantizationConfigMixin):
         self.config = config
         self.batches = batches
         self.layers = dict(layers or {})
+        self.checksums = dict(checksums or {})
 
     @property
     def quantizes(self) -> bool:
@@ -84,7 +89,8 @@ class AmberQuantConfig(QuantizationConfigMixin):
             "kind": "quantized" if self.quantizes else "pruned",
             "config": self.config.to_dict(),
         }
-        return fields | ({"layers": self.layers} if self.layers else {})
+        saved = {"layers": self.layers, "checksums": self.checksums}
+        return fields | {name: value for name, value in saved.items() if value}
 
 
 class AmberHfQuantizer(HfQuantizer):
@@ -108,11 +114,7 @@ class AmberHfQuantizer(HfQuantizer):
                     "quantization_config: it has no 'layers'; the saved config.json is not complete"
                 )
             try:
-                described = {
-                    name: {key: value for key, value in fields.items() if key != CHECKSUM}
-                    for name, fields in self.quantization_config.layers.items()
-                }
-                layers = empty_layers(model, described)
+                layers = empty_layers(model, self.quantization_config.layers)
             except (AttributeError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"quantization_config: its 'layers' do not fit this model: {error!r}"
@@ -133,42 +135,39 @@ class AmberHfQuantizer(HfQuantizer):
             )
         if self.quantization_config.quantizes and not self.pre_quantized:
             self.report = quantize_(model, self.quantization_config.config, self.quantization_config.batches)
-            self.quantization_config.layers = _checked_layers(model)
             self.quantization_config.batches = None
             return model
         for name, layer in model.named_modules():
             try:
                 if isinstance(layer, QuantizedLinear):
                     layer.weight = layer.weight.view(layer.out_features, layer.in_features)
-                    # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
-                    if _checksum(layer) != self.quantization_config.layers[name].get(CHECKSUM):
-                        raise ValueError(
-                            "its tensors are not those that were saved; the files are incomplete or changed"
-                        )
                 if isinstance(layer, AmberLinear):
                     layer.compute_channel_scale()
-                if isinstance(layer, WindowCopies):
+                if isinstance(layer, WeightCopies):
                     layer.keep_copies()
             except ValueError as error:
                 raise ValueError(f"layer '{name}': {error}") from None
+        # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
+        check_layers(model, self.quantization_config.layers)
+        check_tensors(model, self.quantization_config.checksums)
         install_phase_hooks(model)
+        remember_config(model, self.quantization_config.config)
         if self.report is not None:
-            pruned = [layer for layer in model.modules() if isinstance(layer, AmberLinear)]
-            self.report = dataclasses.replace(
-                self.report, extra_bytes=sum(layer.extra_bytes for layer in pruned)
-            )
+            self.report = dataclasses.replace(self.report, bytes_after=linears_bytes(model))
         return model
 
     def get_state_dict_and_metadata(
         self, model: torch.nn.Module
     ) -> tuple[dict[str, torch.Tensor] | None, dict[str, str]]:
-        """What ``save_pretrained`` writes.
+        """What ``save_pretrained`` writes; it asks before it writes ``config.json``, so the manifest is made here.
 
         8-bit weights are stored flat: without amber_ext, transformers then refuses them instead of taking 8-bit
         numbers for weights.
         """
         if not self.quantization_config.quantizes:
             return None, {}
+        self.quantization_config.layers = describe_layers(model)
+        self.quantization_config.checksums = checksums(model)
         names = [name for name, layer in model.named_modules() if isinstance(layer, QuantizedLinear)]
         state = model.state_dict()
         return state | {f"{name}.weight": state[f"{name}.weight"].flatten() for name in names}, {}
@@ -188,42 +187,28 @@ class AmberHfQuantizer(HfQuantizer):
         return True
 
 
-def _checked_layers(model: torch.nn.Module) -> dict[str, dict[str, object]]:
-    """`describe_layers`, with a checksum of each quantised layer's tensors."""
-    layers = describe_layers(model)
-    for name, fields in layers.items():
-        if fields["kind"] == "quantized":
-            fields[CHECKSUM] = _checksum(model.get_submodule(name))
-    return layers
-
-
-def _checksum(layer: QuantizedLinear) -> int:
-    value = 0
-    for buffer in layer.buffers(recurse=False):
-        value = zlib.crc32(buffer.cpu().contiguous().flatten().view(torch.uint8).numpy(), value)
-    return value
-
-
-def attach_config(model: torch.nn.Module, config: AmberConfig) -> None:
+def attach_config(model: torch.nn.Module, config: AmberConfig | None = None) -> None:
     """Makes ``save_pretrained`` keep what `sparsify_` or `quantize_` did to a model that was loaded without us.
 
     Models from GGUF files need it: transformers takes no ``quantization_config`` beside those.
 
     Args:
-        config: what the model was pruned or quantised with.
+        config: what the model was pruned or quantised with; None for what the model itself remembers.
 
     Raises:
-        ValueError: the model's layers are not what ``config`` makes of them.
+        ValueError: the model's layers are not what ``config`` makes of them, or it remembers none.
     """
+    config = config or remembered_config(model)
+    if config is None:
+        raise ValueError(
+            "config: None is not allowed for a model that neither sparsify_ nor quantize_ changed"
+        )
     quantization = AmberQuantConfig(config)
-    layers = _checked_layers(model)
-    kinds = {fields["kind"] for fields in layers.values()}
+    kinds = {fields["kind"] for fields in describe_layers(model).values()}
     wanted = "quantized" if quantization.quantizes else "pruned"
     if wanted not in kinds or (wanted == "pruned" and "quantized" in kinds):
         found = " and ".join(sorted(kinds)) or "only dense"
         raise ValueError(f"model: it has {found} layers; this configuration needs {wanted} ones")
-    if quantization.quantizes:
-        quantization.layers = layers
     model.config.quantization_config = quantization
     model.hf_quantizer = AmberHfQuantizer(quantization, pre_quantized=True)
 

@@ -24,11 +24,11 @@ from vllm.model_executor.layers.quantization import register_quantization_config
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 
 from amber_ext.config import AmberConfig
-from amber_ext.dispatch import linear, nm_prune
-from amber_ext.integrations import QUANT_METHOD
-from amber_ext.layers import layer_number
-from amber_ext.pattern import Pattern
-from amber_ext.scoring import channel_scale
+from amber_ext.layers.sites import decide_projection, layer_number
+from amber_ext.methods.checkpoint import QUANT_METHOD
+from amber_ext.ops.functional import linear, nm_prune
+from amber_ext.ops.pattern import Pattern
+from amber_ext.ops.scores import selection_scale
 
 
 class AmberVllmConfig(QuantizationConfig):
@@ -77,7 +77,8 @@ class AmberVllmConfig(QuantizationConfig):
             return None
         merged = prefix.rpartition(".")[2]
         parts = self.packed_modules_mapping.get(merged, [merged])
-        patterns = [self._pattern(part, layer_number(prefix), layer.input_size) for part in parts]
+        layer_id = layer_number(prefix)
+        patterns = [decide_projection(self.config, part, layer_id, layer.input_size)[0] for part in parts]
         if all(pattern is None for pattern in patterns):
             return UnquantizedLinearMethod()
         if not get_current_vllm_config().model_config.enforce_eager:
@@ -88,13 +89,6 @@ class AmberVllmConfig(QuantizationConfig):
         if processes > 1:
             raise ValueError(f"tensor_parallel_size: {processes} is not allowed with amber_ext; it must be 1")
         return AmberVllmMethod(patterns, self.config)
-
-    def _pattern(self, projection: str, layer: int | None, in_features: int) -> Pattern | None:
-        skipped = layer in self.config.skip_layers.get(projection, ())
-        pattern = self.config.pattern_of(projection, layer)
-        if projection not in self.config.targets or skipped or in_features % pattern.m != 0:
-            return None
-        return pattern
 
 
 @dataclass
@@ -135,8 +129,8 @@ class AmberVllmMethod(UnquantizedLinearMethod):
         parts, begin = [], 0
         for width, pattern in zip(layer.amber_widths, self.patterns, strict=True):
             scale = None
-            if pattern is not None and self.config.score != "magnitude":
-                scale = channel_scale(layer.weight[begin : begin + width], self.config.score)
+            if pattern is not None:
+                scale = selection_scale(layer.weight[begin : begin + width], self.config.score)
             parts.append(_Part(begin, begin + width, pattern, scale))
             begin += width
         layer.amber_parts = parts

@@ -1,34 +1,14 @@
 """Fixtures: small random models, the real SmolLM2, and the evaluation text."""
 
 import copy
-import os
-from pathlib import Path
+import json
+import random
+import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("AMBER_DATA", REPOSITORY.parent / "shared" / "data"))
-
-
-def tiny_llama_config(**fields):
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        **{
-            "vocab_size": 97,
-            "hidden_size": 64,
-            "intermediate_size": 160,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 256,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "pad_token_id": 0,
-            **fields,
-        }
-    )
+from helpers import DATA, RTE, tiny_llama_config, write_data
 
 
 @pytest.fixture
@@ -122,3 +102,77 @@ def snapshot():
         return unchanged
 
     return take
+
+
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the tool in this process: starting one for each command takes seconds."""
+
+    from amber_ext.cli import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["amber-ext", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main()
+        output = capsys.readouterr()
+        return Result(exit.value.code or 0, output.out, output.err)
+
+    return run
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Letters instead of words: what the small model's tokenizer knows."""
+    rng = random.Random(0)
+
+    def words(count):
+        return " ".join(rng.choice("abcdefgh") for _ in range(count))
+
+    folder = tmp_path / "data"
+    for name in ("rte", "piqa"):
+        write_data(folder, name, RTE)
+    (folder / "rte" / "validation.jsonl").write_text(
+        "".join(
+            json.dumps({"sentence1": words(9), "sentence2": words(5), "label": i % 2}) + "\n"
+            for i in range(12)
+        )
+    )
+    (folder / "piqa" / "validation.jsonl").write_text(
+        "".join(
+            json.dumps({"goal": words(6), "sol1": words(4), "sol2": words(4), "label": i % 2}) + "\n"
+            for i in range(12)
+        )
+    )
+    (folder / "text.txt").write_text(words(300))
+    return folder
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The phase and tokens of every call of a pruned layer, by which path it took."""
+    from amber_ext.layers import pruned_linear
+
+    log = []
+    sparse, dense = pruned_linear.functional.linear, pruned_linear.F.linear
+
+    def sparse_path(x, *args, **kwargs):
+        log.append(("sparse", x.shape[-2]))
+        return sparse(x, *args, **kwargs)
+
+    class Functional:
+        @staticmethod
+        def linear(x, *args):
+            log.append(("dense", x.shape[-2]))
+            return dense(x, *args)
+
+    monkeypatch.setattr(pruned_linear.functional, "linear", sparse_path)
+    monkeypatch.setattr(pruned_linear, "F", Functional)
+    return log

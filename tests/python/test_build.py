@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 SOURCES = (
     "CMakeLists.txt",
@@ -60,10 +60,11 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
     result = pip_install(source_tree, target)
     assert result.returncode == 0, result.stdout[-3000:]
     assert "amber_ext: CUDA off (nvcc not found)" in result.stdout
-    assert {"libamber_ops.so", "dispatch_table.json"} <= {p.name for p in (target / "amber_ext").iterdir()}
+    assert {"libamber_ops.so", "py.typed"} <= {p.name for p in (target / "amber_ext").iterdir()}
+    assert (target / "amber_ext" / "ops" / "measurements" / "measured.json").is_file()
     program = (
         "import json, torch, amber_ext\n"
-        "from amber_ext.info import environment_info\n"
+        "from amber_ext.ops.library import environment_info\n"
         "amber_ext.nm_mask(torch.randn(2, 8), '2:4', backend='cpu')\n"
         "print(json.dumps([amber_ext.__file__, environment_info()]))"
     )

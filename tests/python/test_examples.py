@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 EXAMPLES = REPOSITORY / "examples"
 

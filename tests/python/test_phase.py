@@ -4,51 +4,17 @@ import threading
 
 import pytest
 import torch
+from helpers import PROMPT, steps
 
 import amber_ext
-from amber_ext import AmberConfig, amber_linear, decode, prefill, sparsify_
+from amber_ext import AmberConfig, decode, prefill, sparsify_
 from amber_ext.phase import current_phase
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """The phase and tokens of every call of a pruned layer, by which path it took."""
-    log = []
-    sparse, dense = amber_linear.dispatch.linear, amber_linear.F.linear
-
-    def sparse_path(x, *args, **kwargs):
-        log.append(("sparse", x.shape[-2]))
-        return sparse(x, *args, **kwargs)
-
-    class Functional:
-        @staticmethod
-        def linear(x, *args):
-            log.append(("dense", x.shape[-2]))
-            return dense(x, *args)
-
-    monkeypatch.setattr(amber_linear.dispatch, "linear", sparse_path)
-    monkeypatch.setattr(amber_linear, "F", Functional)
-    return log
 
 
 @pytest.fixture
 def pruned(tiny_llama):
     sparsify_(tiny_llama, AmberConfig())
     return tiny_llama
-
-
-LAYERS = 12  # q, gate and down of 4 decoder layers
-PROMPT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
-
-
-def steps(calls):
-    """One entry per model call: all its layers must agree."""
-    assert len(calls) % LAYERS == 0
-    result = []
-    for i in range(0, len(calls), LAYERS):
-        assert len(set(calls[i : i + LAYERS])) == 1
-        result.append(calls[i])
-    return result
 
 
 def test_greedy_generation(pruned, calls):

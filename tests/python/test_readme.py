@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text()
 

@@ -1,0 +1,28 @@
+"""``amber-ext``: the command line tool. Each command has a file of its name."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from amber_ext.cli import demo, eval, info, plan, ppl, quantize, sensitivity
+from amber_ext.cli.options import messages
+
+app = typer.Typer(
+    help="Cheaper LLM prefill by N:M activation pruning (Amber Pruner).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _command in (info, ppl, eval, sensitivity, plan, quantize, demo):
+    app.command(_command.__name__.rpartition(".")[2])(_command.run)
+
+
+def main() -> None:
+    """Runs the tool; errors of ours are one line on stderr and exit code 1."""
+    try:
+        app(standalone_mode=True)
+    except (ValueError, TypeError, RuntimeError) as error:
+        messages.print(f"amber-ext: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)

@@ -1,0 +1,72 @@
+"""``amber-ext demo``: the project's main job on a real model, in a few minutes on a CPU."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amber_ext.cli.options import TokensOption, console, messages
+from amber_ext.config import AmberConfig, OutstandingSparseConfig
+from amber_ext.evaluation.plots import plot_comparison
+from amber_ext.evaluation.run import EvalRun
+from amber_ext.evaluation.run import run as evaluate
+from amber_ext.evaluation.table import terminal_table
+from amber_ext.evaluation.text import builtin_text, greedy_answer, tokenize
+from amber_ext.evaluation.variants import Calibration, Row, make_rows
+from amber_ext.methods.quantize import quantize_
+from amber_ext.methods.sparsify import sparsify_
+from amber_ext.models import BUILTIN, load_model
+from amber_ext.perplexity import WINDOW
+
+PROMPT = "What is the capital of France, and what is it known for?"
+PATTERN = "8:16"  # of the answers
+ROWS = [
+    *make_rows(["magnitude", "robust_norm"], ["2:4", "4:8", PATTERN], {}),
+    Row("outstanding", PATTERN),
+]
+CALIBRATION_TOKENS = 2048
+
+
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for the plot and the JSON results.")] = Path("demo_out"),
+    tokens: TokensOption = 8192,
+) -> None:
+    """SmolLM2-135M-Instruct: dense against pruned and quantised, perplexity and a greedy answer."""
+    out.mkdir(parents=True, exist_ok=True)
+    with messages.status("Loading SmolLM2-135M-Instruct"):
+        loaded = load_model(BUILTIN)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    ids = tokenize(tokenizer, builtin_text(), tokens)
+    # Calibrated on text behind the text that is scored.
+    calibration = tokenize(tokenizer, builtin_text(), tokens + CALIBRATION_TOKENS)[tokens:]
+    batches = [part[None] for part in calibration.split(WINDOW)]
+
+    results = EvalRun(None, {"model": BUILTIN, "tokens": len(ids), "window": WINDOW})
+    evaluate(results, model, tokenizer, ROWS, {}, Calibration(batches), tokens=ids)
+    console.print(
+        "\nSmolLM2-135M-Instruct, q_proj, gate_proj and down_proj of every layer pruned in prefill; last line: all "
+        f"layers in int8 too (Outstanding-sparse). Perplexity on the first {len(ids):,} tokens of Python's language "
+        "reference"
+    )
+    console.print(terminal_table(results.rows()))
+
+    console.print(f"\nPrompt: {PROMPT}", highlight=False)
+    answers = {"dense": greedy_answer(model, tokenizer, PROMPT)}
+    quantized = copy.deepcopy(model)
+    report = sparsify_(model, AmberConfig(pattern=PATTERN))
+    answers[f"robust_norm {PATTERN}, sparse prefill, dense decode"] = greedy_answer(model, tokenizer, PROMPT)
+    quantization = quantize_(quantized, OutstandingSparseConfig(pattern=PATTERN), batches)
+    label = f"int8, {PATTERN}, sparse prefill, dense int8 decode"
+    answers[label] = greedy_answer(quantized, tokenizer, PROMPT)
+    for name, answer in answers.items():
+        console.print(f"[bold]{name}[/bold]: ", end="")
+        console.print(answer, markup=False, highlight=False)
+    console.print(f"\n{report}\n\n{quantization}", highlight=False)
+
+    plot_comparison(results.rows(), out / "perplexity.png")
+    (out / "results.json").write_text(json.dumps({**results.data, "answers": answers}, indent=2) + "\n")
+    console.print(f"\nWrote {out / 'perplexity.png'} and {out / 'results.json'}")

@@ -1,0 +1,48 @@
+"""What the commands of the command line tool share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from amber_ext.evaluation.text import builtin_text, read_text, tokenize
+from amber_ext.models import LoadedModel, load_model
+from amber_ext.ops.scores import SCORES
+
+console = Console()
+# Progress and messages go to stderr, so that --json leaves stdout to the JSON.
+messages = Console(stderr=True)
+
+SCORE_NAMES = ", ".join(SCORES)
+PATTERN_HELP = "N:M, 10:16w or 12:16w."
+
+ModelArgument = Annotated[str, typer.Argument(help="A model folder, a .gguf file, or 'smollm2'.")]
+TextOption = Annotated[
+    Path | None, typer.Option("--text", help="UTF-8 text file. [default: Python's own language reference]")
+]
+TokensOption = Annotated[int, typer.Option("--tokens", help="How many tokens of the text to use.")]
+WindowOption = Annotated[int, typer.Option("--window", help="Tokens per window.")]
+PatternOption = Annotated[str, typer.Option("--pattern", help=PATTERN_HELP)]
+ScoreOption = Annotated[str, typer.Option("--score", help=f"One of: {SCORE_NAMES}.")]
+TargetOption = Annotated[list[str], typer.Option("--target", help="Projection to prune; repeat for more.")]
+RescaleOption = Annotated[str, typer.Option("--rescale", help="none or variance.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a plot to this PNG file.")]
+
+
+def load(model: str) -> LoadedModel:
+    with messages.status(f"Loading {model}"):
+        return load_model(model)
+
+
+def text_tokens(loaded: LoadedModel, text: Path | None, count: int) -> torch.Tensor:
+    return tokenize(loaded.tokenizer, read_text(text) if text else builtin_text(), count)
+
+
+def print_json(data: object) -> None:
+    print(json.dumps(data, indent=2))

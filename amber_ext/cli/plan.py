@@ -1,0 +1,101 @@
+"""``amber-ext plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amber_ext.cli.options import (
+    JsonOption,
+    ModelArgument,
+    RescaleOption,
+    ScoreOption,
+    TextOption,
+    TokensOption,
+    WindowOption,
+    console,
+    load,
+    print_json,
+    text_tokens,
+)
+from amber_ext.cli.tables import plan_table
+from amber_ext.config import DEFAULT_TARGETS, AmberConfig
+from amber_ext.perplexity import WINDOW
+
+
+def run(
+    model: ModelArgument,
+    coverage: Annotated[
+        float | None, typer.Option(help="Least share of linear FLOPs to run sparse, in (0, 1].")
+    ] = None,
+    skip: Annotated[int | None, typer.Option(help="The paper's rule: how many layers to skip.")] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option(help="Prefill cost of the linear layers relative to dense ones, in (0, 1)."),
+    ] = None,
+    text: TextOption = None,
+    pattern: Annotated[
+        list[str],
+        typer.Option(
+            help="With --cost: what to choose from; repeat for more. [default: 2:4, and with --cost all that run "
+            "on 2:4 hardware]"
+        ),
+    ] = [],
+    score: ScoreOption = "robust_norm",
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Projection that may be pruned; repeat for more. [default: q_proj, gate_proj and down_proj, and "
+            "with --cost all]"
+        ),
+    ] = [],
+    rescale: RescaleOption = "none",
+    tokens: TokensOption = 4096,
+    window: WindowOption = WINDOW,
+    out: Annotated[Path | None, typer.Option(help="Write the AmberConfig to this JSON file.")] = None,
+    as_json: JsonOption = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="With --cost: write the frontier to this PNG file.")
+    ] = None,
+) -> None:
+    """What to prune: by the paper's rule (--coverage or --skip), or for a wanted cost (--cost)."""
+    from amber_ext.evaluation.plots import plot_frontier
+    from amber_ext.layers.sites import find_linears
+    from amber_ext.planning.paper_rule import planned_coverage
+    from amber_ext.planning.planner import PATTERNS, plan, plan_for_cost
+
+    if cost is None and (len(pattern) > 1 or plot is not None):
+        raise ValueError("pattern, plot: several patterns and the frontier need --cost")
+    loaded = load(model)
+    targets = tuple(target) or DEFAULT_TARGETS
+    if cost is not None and not target:
+        targets = tuple(dict.fromkeys(site.projection for site in find_linears(loaded.model)))
+    config = AmberConfig(
+        pattern=pattern[0] if pattern else "2:4", score=score, targets=targets, rescale=rescale
+    )
+    batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
+    details = {}
+    if cost is not None and coverage is None and skip is None:
+        found = plan_for_cost(
+            loaded.model, batches, cost, config, patterns=pattern or PATTERNS, progress=True
+        )
+        planned = found.config
+        details = {"cost": found.cost, "predicted_loss": found.predicted_loss, "measured": found.measured}
+        if plot:
+            plot_frontier(found, plot)
+    else:
+        planned = plan(loaded.model, batches, config, coverage=coverage, skip=skip, cost=cost, progress=True)
+    reached = planned_coverage(find_linears(loaded.model), planned)
+    if out:
+        planned.save(out)
+    if as_json:
+        return print_json({"config": planned.to_dict(), "coverage": reached, **details})
+    console.print(plan_table(planned, find_linears(loaded.model), reached))
+    if details:
+        console.print(
+            f"Cost {details['cost']:.4f} of dense. Loss on the text, nats per token:", highlight=False
+        )
+        for name, loss in details["measured"].items():
+            console.print(f"  {name}: {loss:.4f}", highlight=False)

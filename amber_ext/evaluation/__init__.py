@@ -1,0 +1,1 @@
+"""Methods and patterns side by side: perplexity, tasks, tables and plots."""

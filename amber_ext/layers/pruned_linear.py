@@ -1,0 +1,125 @@
+"""`AmberLinear`: a linear layer whose input is pruned to N:M in prefill."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from amber_ext.layers.recast import recast
+from amber_ext.layers.sharding import check_sharding, is_sharded, sharded_channel_scale
+from amber_ext.layers.weight_copies import WeightCopies
+from amber_ext.ops import functional
+from amber_ext.ops.backends import BACKENDS, wants_copies
+from amber_ext.ops.checks import RESCALES, one_of
+from amber_ext.ops.pattern import Pattern
+from amber_ext.ops.scores import needs_scale
+from amber_ext.phase import DECODE, current_phase
+
+
+class AmberLinear(WeightCopies, torch.nn.Linear):
+    """An ``nn.Linear`` that prunes its input in prefill and runs dense in decode.
+
+    It has the weights and ``state_dict`` keys of the ``nn.Linear`` it was made from, and shares its
+    parameters. The channel scale lies in the non-persistent fp32 buffer ``channel_scale`` (None for
+    the score ``"magnitude"``); it stays fp32 when the module changes dtype, and is computed again
+    when a ``state_dict`` is loaded.
+
+    Make one with `from_linear`; undo with `to_linear`.
+    """
+
+    pattern: Pattern
+    score: str
+    rescale: str
+    backend: str
+    channel_scale: torch.Tensor | None
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: torch.nn.Linear,
+        pattern: str | Pattern,
+        score: str = "robust_norm",
+        rescale: str = "none",
+        backend: str = "auto",
+    ) -> AmberLinear:
+        """A pruned layer over the same parameters, hooks and mode as ``linear``, which stays as it was.
+
+        Raises:
+            ValueError, TypeError: an argument or the weight is not allowed (see `channel_scale`).
+        """
+        pattern = Pattern(pattern)
+        one_of("rescale", rescale, RESCALES)
+        one_of("backend", backend, BACKENDS)
+        if linear.in_features % pattern.m != 0:
+            raise ValueError(f"in_features: K = {linear.in_features} is not a multiple of M = {pattern.m}")
+        layer = recast(linear, cls)
+        layer.pattern, layer.score, layer.rescale, layer.backend = pattern, score, rescale, backend
+        layer.register_buffer("channel_scale", None, persistent=False)
+        layer.compute_channel_scale()
+        layer.keep_copies()
+        return layer
+
+    def to_linear(self) -> torch.nn.Linear:
+        """A dense ``nn.Linear`` over the same parameters."""
+        if self.wide_weight is not None:
+            # This layer keeps its copies: should what replaces it fail, it still runs.
+            self.weight.data = self.weight.data.contiguous()
+        layer = recast(self, torch.nn.Linear)
+        for name in ("pattern", "score", "rescale", "backend", "wide_weight"):
+            layer.__dict__.pop(name, None)
+        del layer.channel_scale
+        layer._non_persistent_buffers_set.discard("channel_scale")
+        return layer
+
+    def compute_channel_scale(self) -> None:
+        """Fills ``channel_scale`` from the present weight; a meta weight leaves it for later.
+
+        Raises:
+            ValueError: the weight is not finite, or is sharded so that tokens cannot be pruned shard by shard.
+        """
+        check_sharding(self.weight, self.pattern, self.rescale)
+        wanted = needs_scale(self.score) and not self.weight.is_meta
+        self.channel_scale = sharded_channel_scale(self.weight, self.score) if wanted else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x ``[..., K]`` to ``[..., N]``; sparse in prefill, dense in decode (`amber_ext.phase`)."""
+        if current_phase() == DECODE:
+            return F.linear(x, self.weight, self.bias)
+        return functional.linear(x, **self.call_arguments())
+
+    def call_arguments(self) -> dict[str, object]:
+        """What `linear` gets in prefill, but x."""
+        return {
+            "weight": self.prefill_weight,
+            "bias": self.bias,
+            "pattern": self.pattern,
+            "scale": self.channel_scale,
+            "rescale": self.rescale,
+            "backend": self.backend,
+        }
+
+    @property
+    def extra_bytes(self) -> int:
+        """Memory beyond that of the dense layer."""
+        return self.copies_bytes + (0 if self.channel_scale is None else self.channel_scale.nbytes)
+
+    def wants_copies(self) -> bool:
+        """See `WeightCopies`."""
+        wanted = wants_copies(self.weight, self.weight.dtype, self.pattern, self.rescale, self.backend)
+        return wanted and not is_sharded(self.weight)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, pattern={self.pattern}, score={self.score}, rescale={self.rescale}"
+
+    def _apply(self, fn, recurse=True):
+        scale = self.channel_scale
+        super()._apply(fn, recurse)
+        if scale is not None and self.channel_scale.dtype != torch.float32:
+            # model.to(bfloat16) and .half() cast every floating buffer; c is fp32 by contract.
+            self.channel_scale = scale.to(self.channel_scale.device)
+        self.keep_copies()
+        return self
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self.compute_channel_scale()

@@ -1,0 +1,172 @@
+"""`QuantizedLinear`: an 8-bit linear layer whose input is pruned to N:M in prefill."""
+
+from __future__ import annotations
+
+import torch
+
+from amber_ext.layers.weight_copies import WeightCopies
+from amber_ext.ops.backends import BACKENDS, wants_copies
+from amber_ext.ops.checks import RESCALES, one_of
+from amber_ext.ops.functional import linear_w8a8
+from amber_ext.ops.pattern import UNPRUNED, Pattern
+from amber_ext.ops.quantization import quantize_weight
+from amber_ext.ops.reference import QUANTIZED_DTYPES
+from amber_ext.ops.scores import SCORES, selection_scale
+from amber_ext.phase import DECODE, current_phase
+
+
+class QuantizedLinear(WeightCopies):
+    """A W8A8 linear layer: sparse in prefill where it has a pattern, dense W8A8 otherwise.
+
+    Buffers, all in the ``state_dict``: ``weight`` 8-bit ``[N, K]``, ``weight_scale`` fp32 ``[N]``, and where
+    they are used ``smooth`` and ``channel_scale``, fp32 ``[K]`` (`linear_w8a8`). They keep
+    their dtypes when the module changes its own. ``bias`` stays a parameter.
+
+    Attributes:
+        pattern: of prefill; ``1:1`` when this layer is not pruned.
+        rescale, backend: of `linear_w8a8`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        smooth: bool,
+        channel_scale: bool,
+        dtype: str = "int8",
+        bias_dtype: torch.dtype = torch.float32,
+        pattern: str | Pattern = UNPRUNED,
+        rescale: str = "none",
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+    ) -> None:
+        """An empty layer, to load a ``state_dict`` into; `from_linear` makes a filled one.
+
+        Raises:
+            ValueError: an argument is not allowed.
+        """
+        super().__init__()
+        one_of("dtype", dtype, tuple(QUANTIZED_DTYPES))
+        one_of("rescale", rescale, RESCALES)
+        one_of("backend", backend, BACKENDS)
+        self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
+        self.pattern, self.rescale, self.backend = Pattern(pattern), rescale, backend
+        if in_features % self.pattern.m != 0:
+            raise ValueError(f"in_features: K = {in_features} is not a multiple of M = {self.pattern.m}")
+
+        def empty(wanted: bool, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor | None:
+            return torch.empty(shape, dtype=dtype, device=device) if wanted else None
+
+        self.register_buffer("weight", empty(True, out_features, in_features, dtype=QUANTIZED_DTYPES[dtype]))
+        self.register_buffer("weight_scale", empty(True, out_features))
+        self.register_buffer("smooth", empty(smooth, in_features))
+        self.register_buffer("channel_scale", empty(channel_scale, in_features))
+        self.bias = None
+        if bias:
+            self.bias = torch.nn.Parameter(empty(True, out_features, dtype=bias_dtype), requires_grad=False)
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: torch.nn.Linear,
+        factor: torch.Tensor | None = None,
+        *,
+        folded: bool = False,
+        score: str = "robust_norm",
+        dtype: str = "int8",
+        pattern: str | Pattern = UNPRUNED,
+        rescale: str = "none",
+        backend: str = "auto",
+    ) -> QuantizedLinear:
+        """Quantises a layer's weight; ``linear`` stays as it was.
+
+        Args:
+            factor: fp32 ``[K]``; activations are multiplied by it and the weight is divided by it.
+            folded: the norm before this layer applies the factor.
+            score: the channel scale is computed from the smoothed weight.
+            dtype, pattern, rescale, backend: as for the layer.
+
+        Raises:
+            ValueError, TypeError: an argument or the weight is not allowed.
+        """
+        one_of("score", score, tuple(SCORES))
+        pattern = Pattern(pattern)
+        weight = linear.weight.detach().float()
+        if factor is not None:
+            weight = weight / factor
+        smooth = None if folded else factor
+        scale = None
+        if pattern.n < pattern.m:
+            scale = selection_scale(weight, score)
+            if smooth is not None:
+                # The score is |x · f| · c; |x| · (f · c) needs one factor less.
+                scale = smooth if scale is None else smooth * scale
+        values, weight_scale = quantize_weight(weight, dtype)
+        layer = cls(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            smooth=smooth is not None,
+            channel_scale=scale is not None,
+            dtype=dtype,
+            pattern=pattern,
+            rescale=rescale,
+            backend=backend,
+            device="meta",
+        )
+        layer.weight, layer.weight_scale, layer.smooth, layer.channel_scale = (
+            values,
+            weight_scale,
+            smooth,
+            scale,
+        )
+        layer.bias = linear.bias
+        layer.train(linear.training)
+        layer.keep_copies()
+        return layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x ``[..., K]`` to ``[..., N]`` of x's dtype; pruned in prefill, dense in decode."""
+        return linear_w8a8(x, **self.call_arguments())
+
+    def call_arguments(self) -> dict[str, object]:
+        """What `linear_w8a8` gets now, but x."""
+        dense = current_phase() == DECODE
+        unpruned = dense or self.pattern.n == self.pattern.m
+        return {
+            "weight": self.weight if dense else self.prefill_weight,
+            "weight_scale": self.weight_scale,
+            "bias": self.bias,
+            "pattern": UNPRUNED if dense else self.pattern,
+            "scale": None if dense else self.channel_scale,
+            "smooth": self.smooth,
+            "rescale": "none" if dense else self.rescale,
+            # A sparse GEMM cannot run what is not pruned.
+            "backend": "cuda" if unpruned and self.backend == "cutlass" else self.backend,
+        }
+
+    def wants_copies(self) -> bool:
+        """See `WeightCopies`. Inputs may be of either 16-bit dtype."""
+        dtypes = (torch.bfloat16, torch.float16)
+        return any(
+            wants_copies(self.weight, dtype, self.pattern, self.rescale, self.backend) for dtype in dtypes
+        )
+
+    def extra_repr(self) -> str:
+        pruned = f", pattern={self.pattern}" if self.pattern.n < self.pattern.m else ""
+        return (
+            f"in_features={self.in_features}, out_features={self.out_features}, "
+            f"bias={self.bias is not None}, dtype={self.dtype}{pruned}"
+        )
+
+    def _apply(self, fn, recurse=True):
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            # model.to(bfloat16) and .half() cast every floating buffer; these have dtypes of their own.
+            if buffer is not None and self._buffers[name].dtype != buffer.dtype:
+                self._buffers[name] = buffer.to(self._buffers[name].device)
+        self.keep_copies()
+        return self

@@ -1,0 +1,185 @@
+"""The linear layers of a model, fused experts included: what each costs, and what a configuration does to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from amber_ext.config import AmberConfig
+from amber_ext.families import EXPERTS
+from amber_ext.layers.pruned_experts import expert_shapes, is_fused_experts, supports
+from amber_ext.layers.pruned_linear import AmberLinear
+from amber_ext.layers.quantized_linear import QuantizedLinear
+from amber_ext.ops.pattern import Pattern
+from amber_ext.ops.scores import MAGNITUDE
+
+
+@dataclass(frozen=True)
+class LinearSite:
+    """One projection: an ``nn.Linear``, a quantised one, or one projection of a fused experts module.
+
+    Attributes:
+        name: the module's full name; for fused experts followed by the projection's.
+        module_name: the name of the module that holds it.
+        projection: for example ``"q_proj"``.
+        layer: the decoder layer's number, None outside numbered layers.
+        macs: multiply-accumulates per token; experts count as often as a token visits them.
+        is_expert: part of a mixture of experts.
+        is_fused: one projection of a fused experts module, not a module of its own.
+        obstacle: why this site cannot be pruned, or None.
+    """
+
+    name: str
+    module_name: str
+    projection: str
+    layer: int | None
+    in_features: int
+    out_features: int
+    macs: float
+    is_expert: bool
+    is_fused: bool
+    obstacle: str | None
+
+
+def layer_number(name: str) -> int | None:
+    """The first number in a module's name: ``model.layers.3.mlp.gate_proj`` is in layer 3."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+class _Part(Protocol):
+    macs: float
+    sparse: bool
+
+
+def coverage(parts: Iterable[_Part]) -> float:
+    """The share of linear-layer FLOPs that run sparse in prefill, the vocabulary head left out."""
+    parts = list(parts)
+    return sum(part.macs for part in parts if part.sparse) / sum(part.macs for part in parts)
+
+
+@dataclass(frozen=True)
+class SiteDecision:
+    """What a configuration does to one projection.
+
+    Attributes:
+        pattern: None where it stays dense.
+        score: what its channels are ranked by where it is pruned.
+        reason: why it is pruned or not.
+    """
+
+    pattern: Pattern | None
+    score: str
+    macs: float
+    reason: str
+
+    @property
+    def sparse(self) -> bool:
+        """Whether its input is pruned in prefill."""
+        return self.pattern is not None
+
+
+def decide(site: LinearSite, config: AmberConfig) -> SiteDecision:
+    """Whether ``config`` prunes this site, and why or why not."""
+    score = score_for(site, config)
+    pattern, reason = decide_projection(config, site.projection, site.layer, site.in_features, site.obstacle)
+    return SiteDecision(pattern, score, site.macs, reason if pattern is None else f"{pattern} {score}")
+
+
+def decide_projection(
+    config: AmberConfig, projection: str, layer: int | None, in_features: int, obstacle: str | None = None
+) -> tuple[Pattern | None, str]:
+    """The pattern that ``config`` gives to a projection, or None and why it stays dense."""
+    pattern = config.pattern_of(projection, layer)
+    if projection not in config.targets:
+        return None, "not a target"
+    if layer in config.skip_layers.get(projection, ()):
+        return None, "skipped layer"
+    if obstacle is not None:
+        return None, obstacle
+    if in_features % pattern.m != 0:
+        return None, f"K = {in_features} is not a multiple of M = {pattern.m}"
+    return pattern, str(pattern)
+
+
+def score_for(site: LinearSite, config: AmberConfig) -> str:
+    """The score that ``config`` gives to this site."""
+    # Tokens are routed to experts dynamically; the paper uses plain magnitudes there (section 4).
+    return MAGNITUDE if site.is_expert else config.score
+
+
+def find_linears(model: torch.nn.Module) -> list[LinearSite]:
+    """Every linear projection of ``model`` but its output embedding (the vocabulary head).
+
+    Raises:
+        ValueError: the model has no linear layers.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    config = getattr(model, "config", None)
+    top_k = getattr(config, "num_experts_per_tok", None)
+    sites: list[LinearSite] = []
+    for name, module in model.named_modules(remove_duplicate=False):
+        if not name:
+            continue  # the model itself: a lone nn.Linear has no owner to put a replacement into
+        if is_fused_experts(module):
+            sites += _fused_sites(name, module, top_k)
+        elif isinstance(module, torch.nn.Linear | QuantizedLinear) and module is not head:
+            sites.append(_linear_site(name, module, config, top_k))
+    if not sites:
+        raise ValueError(
+            f"model: {type(model).__name__} contains no linear layers to prune; at least 1 is needed"
+        )
+    return sites
+
+
+def _linear_site(name: str, module: torch.nn.Module, config: object, top_k: int | None) -> LinearSite:
+    is_expert = "experts" in name.split(".")
+    experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
+    visits = top_k / experts if is_expert and top_k and experts else 1.0
+    obstacle = None
+    if isinstance(module, QuantizedLinear):
+        obstacle = "it is quantised"
+    elif type(module) not in (torch.nn.Linear, AmberLinear):
+        obstacle = f"its class {type(module).__name__} is not nn.Linear"
+    elif "forward" in module.__dict__:
+        obstacle = (
+            "its forward was replaced on the instance (device offloading and tensor parallelism do that)"
+        )
+    return LinearSite(
+        name=name,
+        module_name=name,
+        projection=name.rpartition(".")[2],
+        layer=layer_number(name),
+        in_features=module.in_features,
+        out_features=module.out_features,
+        macs=module.in_features * module.out_features * visits,
+        is_expert=is_expert,
+        is_fused=False,
+        obstacle=obstacle,
+    )
+
+
+def _fused_sites(name: str, module: torch.nn.Module, top_k: int | None) -> list[LinearSite]:
+    obstacle = None
+    if not supports(module):
+        obstacle = (
+            f"the fused experts of class {type(module).__name__} cannot be pruned; "
+            f"supported: {', '.join(EXPERTS)}"
+        )
+    return [
+        LinearSite(
+            name=f"{name}.{projection}",
+            module_name=name,
+            projection=projection,
+            layer=layer_number(name),
+            in_features=in_features,
+            out_features=out_features,
+            macs=in_features * out_features * (top_k or 1),
+            is_expert=True,
+            is_fused=True,
+            obstacle=obstacle,
+        )
+        for projection, (out_features, in_features) in expert_shapes(module).items()
+    ]

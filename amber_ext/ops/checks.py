@@ -1,0 +1,122 @@
+"""Argument checks of the public functions. Messages name the argument, its value, what is allowed."""
+
+from __future__ import annotations
+
+import torch
+
+from amber_ext.ops.pattern import Pattern, widened_features
+from amber_ext.ops.reference import QUANTIZED_DTYPES
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+RESCALES = ("none", "variance")
+
+# Longer sums of 8-bit products could overflow int32.
+MAX_IN_FEATURES_8BIT = (2**31 - 1) // 127**2
+
+
+def one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
+    """Raises ValueError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{argument}: {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")
+
+
+def check_input(x: torch.Tensor, pattern: Pattern) -> None:
+    """x ``[..., K]``: a supported dtype and K a multiple of M."""
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x: {type(x).__name__} is not allowed; it must be a torch.Tensor")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"x: dtype {x.dtype} is not supported; allowed: {', '.join(map(str, DTYPES))}")
+    if x.dim() == 0:
+        raise ValueError("x: a 0-dimensional tensor has no channels; at least 1 dimension is needed")
+    if x.shape[-1] % pattern.m != 0:
+        raise ValueError(f"x: its last dimension K = {x.shape[-1]} is not a multiple of M = {pattern.m}")
+
+
+def check_factors(name: str, factors: torch.Tensor | None, x: torch.Tensor) -> None:
+    """One factor a channel: fp32 ``[K]`` on x's device. Values: by the CPU op and `check_factor_values`."""
+    if factors is None:
+        return
+    if factors.dtype != torch.float32:
+        raise TypeError(f"{name}: dtype {factors.dtype} is not supported; allowed: torch.float32")
+    if factors.dim() != 1 or factors.shape[0] != x.shape[-1]:
+        raise ValueError(
+            f"{name}: shape {list(factors.shape)} does not match x; allowed: [K] = [{x.shape[-1]}]"
+        )
+    if factors.device != x.device:
+        raise ValueError(
+            f"{name}: it is on {factors.device} but x is on {x.device}; both must be on one device"
+        )
+
+
+def check_factor_values(name: str, factors: torch.Tensor | None) -> None:
+    """Every element finite and > 0.
+
+    Only for eager CPU tensors: reading values would break a compiled graph or synchronise a GPU.
+    `channel_scale` makes none that fails.
+    """
+    if factors is None or factors.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    bad = (~(torch.isfinite(factors) & (factors > 0))).nonzero()
+    if len(bad):
+        index = int(bad[0])
+        raise ValueError(
+            f"{name}: element {index} is {factors[index].item()}; every element must be finite and > 0"
+        )
+
+
+def check_weight_shape(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
+    """``[N, K]``, or ``[N, K']`` as `widen_weight` makes it for this pattern."""
+    in_features, widened = x.shape[-1], widened_features(x.shape[-1], pattern)
+    # Not `in`: a compiler's symbolic sizes compare, but do not find themselves in a tuple.
+    if weight.dim() != 2 or (weight.shape[1] != in_features and weight.shape[1] != widened):
+        wide = f", or [N, {widened}] from widen_weight" if widened not in (None, in_features) else ""
+        raise ValueError(
+            f"weight: shape {list(weight.shape)} does not match x; allowed: [N, K] with K = {in_features}{wide}"
+        )
+
+
+def check_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern) -> None:
+    """weight ``[N, K]`` or ``[N, K']`` and bias ``[N]`` that match x ``[..., K]`` in shape, dtype and device."""
+    check_weight_shape(x, weight, pattern)
+    if bias is not None and (bias.dim() != 1 or bias.shape[0] != weight.shape[0]):
+        raise ValueError(
+            f"bias: shape {list(bias.shape)} does not match weight; allowed: [N] = [{weight.shape[0]}]"
+        )
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is None:
+            continue
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"{name}: dtype {tensor.dtype} differs from x's {x.dtype}; they must be equal")
+        if tensor.device != x.device:
+            raise ValueError(f"{name}: it is on {tensor.device} but x is on {x.device}; use one device")
+
+
+def check_linear_w8a8(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    pattern: Pattern,
+) -> None:
+    """8-bit weight ``[N, K]`` or ``[N, K']``, weight_scale fp32 ``[N]``, bias ``[N]`` of x's dtype, on x's device."""
+    if weight.dtype not in QUANTIZED_DTYPES.values():
+        allowed = ", ".join(map(str, QUANTIZED_DTYPES.values()))
+        raise TypeError(f"weight: dtype {weight.dtype} is not supported; allowed: {allowed}")
+    check_weight_shape(x, weight, pattern)
+    if x.shape[-1] > MAX_IN_FEATURES_8BIT:
+        raise ValueError(
+            f"weight: K = {x.shape[-1]} is too large; int32 sums are exact up to {MAX_IN_FEATURES_8BIT}"
+        )
+    out_features = weight.shape[0]
+    if weight_scale.dtype != torch.float32 or tuple(weight_scale.shape) != (out_features,):
+        raise ValueError(
+            f"weight_scale: {weight_scale.dtype} {list(weight_scale.shape)} is not allowed; it must be "
+            f"float32 [{out_features}]"
+        )
+    if bias is not None and (bias.dtype != x.dtype or tuple(bias.shape) != (out_features,)):
+        raise ValueError(
+            f"bias: {bias.dtype} {list(bias.shape)} is not allowed; it must be {x.dtype} [{out_features}]"
+        )
+    for name, tensor in (("weight", weight), ("weight_scale", weight_scale), ("bias", bias)):
+        if tensor is not None and tensor.device != x.device:
+            raise ValueError(f"{name}: it is on {tensor.device} but x is on {x.device}; use one device")

@@ -1,0 +1,124 @@
+"""Loads the compiled op library, registers the ops' fakes, and forbids backward.
+
+The ops check every argument themselves. Users call `amber_ext.ops.functional` and `amber_ext.ops.quantization`
+instead.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+
+import torch
+
+from amber_ext.ops.reference import QUANTIZED_DTYPES
+
+LIBRARY = Path(__file__).parents[1] / "libamber_ops.so"
+
+NO_BACKWARD = (
+    "amber_ext: backward through an N:M pruned layer is not supported (it is an inference method); "
+    "run it under torch.no_grad() or torch.inference_mode()"
+)
+
+
+def _load() -> str | None:
+    """Why the library is not there, or None when it is."""
+    if not LIBRARY.exists():
+        return f"not built ({LIBRARY.name} is missing; install amber_ext with pip from source)"
+    try:
+        torch.ops.load_library(LIBRARY)
+    except OSError as error:
+        return f"built, but not loadable under torch {torch.__version__} (2.11 or newer is needed): {error}"
+    return None
+
+
+LOAD_ERROR = _load()
+
+
+# The device types that the library has kernels for; without a GPU build, "cpu" alone.
+DEVICES: frozenset[str] = frozenset()
+if LOAD_ERROR is None:
+    DEVICES = frozenset(
+        key.lower()
+        for key in ("CPU", "CUDA")
+        if torch._C._dispatch_has_kernel_for_dispatch_key("amber::linear", key)
+    )
+
+
+def _forbid_backward(ctx: object, *grads: torch.Tensor) -> None:
+    raise RuntimeError(NO_BACKWARD)
+
+
+def _register() -> None:
+    @torch.library.register_fake("amber::nm_mask")
+    def _(x, scale, pattern):
+        return torch.empty(x.shape, dtype=torch.bool, device=x.device)
+
+    @torch.library.register_fake("amber::nm_prune")
+    def _(x, scale, pattern, rescale):
+        return torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+    @torch.library.register_fake("amber::linear")
+    def _(x, weight, bias, scale, pattern, rescale, kernel):
+        return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
+
+    @torch.library.register_fake("amber::quantize_activations")
+    def _(x, smooth, scale, pattern, rescale, dtype):
+        values = torch.empty(x.shape, dtype=QUANTIZED_DTYPES[dtype], device=x.device)
+        return values, torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
+
+    @torch.library.register_fake("amber::dequantize")
+    def _(product, token_scale, weight_scale, bias, dtype):
+        return torch.empty(product.shape, dtype=getattr(torch, dtype), device=product.device)
+
+    @torch.library.register_fake("amber::sparse_linear_w8a8")
+    def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernel):
+        return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
+
+    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "sparse_linear_w8a8"):
+        torch.library.register_autograd(f"amber::{op}", _forbid_backward)
+
+
+if LOAD_ERROR is None:
+    _register()
+
+
+class ForbidBackward(torch.autograd.Function):
+    """Runs a reference function so that a backward raises, as it does for the compiled ops."""
+
+    @staticmethod
+    def forward(ctx, function, *arguments):
+        return function(*arguments)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        raise RuntimeError(NO_BACKWARD)
+
+
+def environment_info() -> dict[str, object]:
+    """Version, torch, op library, CUDA, CUTLASS, CPU capability and kernel catalogue."""
+    info: dict[str, object] = {
+        "version": _version(),
+        "torch": torch.__version__,
+        "torch_cuda_available": torch.cuda.is_available(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "op_library": "loaded" if LOAD_ERROR is None else LOAD_ERROR,
+    }
+    if importlib.util.find_spec("amber_ext._introspect") is None:
+        return {**info, "build": None, "cpu_capability": None, "kernels": []}
+    from amber_ext import _introspect
+
+    return {
+        **info,
+        "build": _introspect.build_info(),
+        "cpu_capability": _introspect.cpu_capability(),
+        "kernels": _introspect.kernel_catalogue(),
+    }
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("amber_ext")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed (used from a source tree)"

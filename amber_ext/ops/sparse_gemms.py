@@ -1,0 +1,186 @@
+"""The sparse GEMMs of this build: what each takes, and whether it takes a product."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+
+from amber_ext.ops import library
+from amber_ext.ops.pattern import EXTRA_WINDOWS, Pattern, extra_windows, widened_features
+
+# The operands of a product, by the weight's dtype. Sparse GEMMs exist for all but the last.
+OPERANDS = {
+    torch.int8: "int8",
+    torch.float8_e4m3fn: "e4m3",
+    torch.bfloat16: "16-bit",
+    torch.float16: "16-bit",
+    torch.float32: "32-bit",
+}
+
+_LARGEST_SIZE = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The product ``prune(x) Wᵀ``.
+
+    Attributes:
+        dtype: of x and Y.
+        weight_dtype: `torch.int8` and `torch.float8_e4m3fn` are products on quantised activations.
+        tokens, out_features, in_features: T, N and K.
+        weight_columns: K, or K' of a weight from `widen_weight`.
+        aligned: weight and bias are contiguous and begin at a multiple of 16 bytes.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    weight_dtype: torch.dtype
+    pattern: Pattern
+    rescale: str
+    tokens: int
+    out_features: int
+    in_features: int
+    weight_columns: int
+    aligned: bool
+
+    @property
+    def arch(self) -> int:
+        """Compute capability of the GPU, major * 10 + minor."""
+        major, minor = torch.cuda.get_device_capability(self.device)
+        return major * 10 + minor
+
+    @property
+    def operands(self) -> str:
+        """One of `OPERANDS`."""
+        return OPERANDS[self.weight_dtype]
+
+    @property
+    def is_8bit(self) -> bool:
+        """Whether activations are quantised."""
+        return self.operands in ("int8", "e4m3")
+
+    @property
+    def has_copies(self) -> bool:
+        """Whether the weight is as wide as the sparse GEMMs of this pattern need it."""
+        return self.weight_columns == widened_features(self.in_features, self.pattern)
+
+    @property
+    def table_dtype(self) -> str:
+        """As `Measurement.dtype`."""
+        names = dict.fromkeys((_name(self.weight_dtype), _name(self.dtype)))
+        return " ".join(names)
+
+
+@dataclass(frozen=True)
+class SparseGemm:
+    """A sparse GEMM of this build and what it takes, as csrc/amber/cuda/sparse_gemm/ describes it.
+
+    Attributes:
+        arch: 90 runs on compute capability 9.x, 80 on 8.x.
+        operands: ``"16-bit"``, ``"int8"`` or ``"e4m3"``.
+        dtype: of X and Y, ``"bfloat16"`` or ``"float16"``.
+        tile: of Y and K that a block computes at a time, M, N and K.
+        in_features_multiple: what K must be a multiple of at 2:4, and
+        copies_in_features_multiple: at patterns that read copies of the weight's columns.
+        max_in_features: the largest K, or None.
+        out_features_multiple: what N must be a multiple of.
+        rescales: whether ``rescale="variance"`` runs.
+    """
+
+    name: str
+    arch: int
+    operands: str
+    dtype: str
+    tile: tuple[int, int, int]
+    in_features_multiple: int
+    copies_in_features_multiple: int
+    max_in_features: int | None
+    out_features_multiple: int
+    rescales: bool
+
+
+# The sparse GEMMs of this build; the first that takes a product is the default for it.
+SPARSE_GEMMS: tuple[SparseGemm, ...] = ()
+if library.LOAD_ERROR is None and hasattr(torch.ops.amber, "sparse_gemm_kernels"):  # TEMP
+    SPARSE_GEMMS = tuple(
+        SparseGemm(**{**fields, "tile": tuple(fields["tile"])})
+        for fields in json.loads(torch.ops.amber.sparse_gemm_kernels())
+    )
+
+
+def problem_of(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern, rescale: str
+) -> Problem:
+    """The description of `linear`'s and `linear_w8a8`'s product; shapes and dtypes are checked already."""
+    in_features = x.shape[-1]
+    return Problem(
+        x.device,
+        x.dtype,
+        weight.dtype,
+        pattern,
+        rescale,
+        x.numel() // in_features if in_features else 0,
+        weight.shape[0],
+        in_features,
+        weight.shape[1],
+        # Only sparse GEMMs ask.
+        x.device.type != "cuda" or all(t is None or _is_aligned(t) for t in (weight, bias)),
+    )
+
+
+def refusal(gemm: SparseGemm, problem: Problem) -> str | None:
+    """Why this sparse GEMM cannot run the product, or None.
+
+    The same rule as `refusal` in csrc/amber/cuda/sparse_gemm/, which the op asks again.
+    """
+    pattern, extra = problem.pattern, extra_windows(problem.pattern)
+    if gemm.arch // 10 != problem.arch // 10:
+        return f"kernel: {gemm.name} is for SM{gemm.arch}, not for compute capability {problem.arch / 10:.1f}"
+    if (gemm.operands, gemm.dtype) != (problem.operands, _name(problem.dtype)):
+        return f"kernel: {gemm.name} does not take {problem.operands} operands with {problem.dtype}"
+    if extra is None:
+        allowed = ", ".join(map(repr, EXTRA_WINDOWS))
+        return f"pattern: '{pattern}' does not run on a sparse GEMM; allowed: {allowed}"
+    if problem.rescale != "none" and not gemm.rescales:
+        return (
+            f"rescale: {problem.rescale!r} does not run on a sparse GEMM of 16-bit weights; allowed: 'none'"
+        )
+    k, n = problem.in_features, problem.out_features
+    multiple = gemm.copies_in_features_multiple if extra else gemm.in_features_multiple
+    if k % multiple:
+        return f"x: its last dimension K = {k} is not a multiple of {multiple}, which {gemm.name} needs"
+    if gemm.max_in_features is not None and k > gemm.max_in_features:
+        return f"x: its last dimension K = {k} is too large; allowed: up to {gemm.max_in_features}"
+    if n % gemm.out_features_multiple:
+        return (
+            f"weight: its first dimension N = {n} is not a multiple of {gemm.out_features_multiple}, which "
+            f"{gemm.name} needs"
+        )
+    if max(problem.tokens, n, problem.weight_columns) > _LARGEST_SIZE:
+        return f"x: {problem.tokens} tokens, N or K are too many; allowed: up to {_LARGEST_SIZE}"
+    if not problem.aligned:
+        return "weight: it must be contiguous and 16-byte aligned, and so must a bias"
+    return None
+
+
+def refusal_of_all(problem: Problem) -> str:
+    """Why no sparse GEMM takes a product: the reason of the one that is nearest to it."""
+    for gemm in SPARSE_GEMMS:
+        operands = (gemm.operands, gemm.dtype) == (problem.operands, _name(problem.dtype))
+        if operands and gemm.arch // 10 == problem.arch // 10:
+            return refusal(gemm, problem)
+    return (
+        f"backend: 'cutlass' is not in this build for compute capability {problem.arch / 10:.1f}, "
+        f"{problem.operands} operands and {problem.dtype}; `amber-ext info` lists what is"
+    )
+
+
+def _is_aligned(tensor: torch.Tensor) -> bool:
+    # By the offset, which compilers and fake tensors know too; allocators align storages to more than 16 bytes.
+    return tensor.is_contiguous() and tensor.storage_offset() * tensor.element_size() % 16 == 0
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,1 @@
+"""What to prune: sensitivity, the paper's rule, and plans for a wanted cost."""

@@ -1,0 +1,60 @@
+"""What several test files share that is no fixture."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("AMBER_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def tiny_llama_config(**fields):
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        **{
+            "vocab_size": 97,
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 256,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+            **fields,
+        }
+    )
+
+
+RTE = {"sentence1": "It rains in Bonn.", "sentence2": "Bonn is wet.", "label": 1}
+
+
+def write_data(folder, name, document):
+    """The files of one task, each of the same few documents."""
+    import yaml
+
+    definition = Path(__file__).parents[2] / "amber_ext" / "tasks" / f"{name}.yaml"
+    for file in yaml.safe_load(definition.read_text())["data"].values():
+        path = folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(document) + "\n" for _ in range(6)))
+
+
+# ---- phases of the small Llama
+
+LAYERS = 12  # q, gate and down of 4 decoder layers
+PROMPT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
+
+
+def steps(calls):
+    """One entry per model call: all its layers must agree."""
+    assert len(calls) % LAYERS == 0
+    result = []
+    for i in range(0, len(calls), LAYERS):
+        assert len(set(calls[i : i + LAYERS])) == 1
+        result.append(calls[i])
+    return result
