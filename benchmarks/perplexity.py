@@ -6,16 +6,16 @@ every token prefilled. AMBER_DATA names the folder that holds wikitext2_raw/wiki
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
 import environment
 import torch
-from amber_ext.UNKNOWN import compare_perplexity
 
 from amber_ext import AmberConfig
+from amber_ext.evaluation.run import PERPLEXITY, EvalRun, run
 from amber_ext.evaluation.text import read_text, tokenize
+from amber_ext.evaluation.variants import DENSE, Calibration, Row, config_row
 from amber_ext.models import load_model
 from amber_ext.perplexity import WINDOW
 from amber_ext.planning.paper_rule import plan_from
@@ -47,12 +47,16 @@ def main() -> None:
         skipping.append(plan_from(loaded.model, measured, config, skip=5))
     configs["robust_norm, 5 layers skipped"] = skipping
 
-    labels = [label for label, group in configs.items() for _ in group]
-    flat = [config for group in configs.values() for config in group]
-    dense, *results = compare_perplexity(loaded.model, tokens, flat, progress=True)
+    lines = [config_row(label, config) for label, group in configs.items() for config in group]
+    results = EvalRun(None, {})
+    run(results, loaded.model, None, [Row(DENSE, ""), *lines], {}, Calibration(), tokens=tokens)
+    dense, *found = results.rows()
     rows = [
-        {**dataclasses.asdict(result), "method": label, "config": config.to_dict()}
-        for label, config, result in zip(labels, flat, results, strict=True)
+        {
+            **{key: row[key] for key in ("method", "pattern", "coverage", "config")},
+            "perplexity": row["cells"][PERPLEXITY]["value"],
+        }
+        for row in found
     ]
     path = environment.write(
         "perplexity",
@@ -61,7 +65,7 @@ def main() -> None:
             "text": "WikiText-2 raw test",
             "tokens": len(tokens),
             "window": WINDOW,
-            "dense": dense.perplexity,
+            "dense": dense["cells"][PERPLEXITY]["value"],
             "rows": rows,
         },
     )

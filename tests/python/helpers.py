@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SAVED_BY_0_1_0 = REPOSITORY / "tests" / "data" / "saved_by_0.1.0"
 DATA = Path(os.environ.get("AMBER_DATA", REPOSITORY.parent / "shared" / "data"))
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from amber_ext import AmberConfig, Pattern, channel_scale, nm_prune, plan, plan_for_cost, sparsify_
 from amber_ext.layers.sites import decide, find_linears
+from amber_ext.ops import measurements
 from amber_ext.ops.measurements import Measurement
 from amber_ext.perplexity import mean_loss
 from amber_ext.planning.cost_model import bound, relative_cost
@@ -107,7 +108,7 @@ def test_a_plan_meets_its_cost_and_is_the_best_measured(tiny_llama, cost):
 def test_a_plan_mixes_patterns_where_that_pays(tiny_llama):
     config = plan(tiny_llama, BATCHES, cost=0.7, patterns=["2:4", "12:16w"])
     rows = [decide(site, config) for site in find_linears(tiny_llama)]
-    assert {row.pattern for row in rows} >= {"2:4", "12:16w"}
+    assert {str(row.pattern) for row in rows} >= {"2:4", "12:16w"}
     only = plan(tiny_llama, BATCHES, AmberConfig(targets=("down_proj",)), cost=0.9, patterns=["2:4"])
     assert only.targets == ("down_proj",)
 
@@ -121,7 +122,7 @@ def test_costs_are_measured_ones_where_there_are_any(tiny_llama, monkeypatch):
         Measurement(90, "2:4", "bfloat16", 64, 64, 1024, "sm90", 1.6, "a.json"),
         Measurement(90, "8:16", "bfloat16", 64, 64, 1024, "dense", 0.9, "a.json"),
     )
-    monkeypatch.setattr("amber_ext.dispatch_table.measurements", lambda: table)
+    monkeypatch.setattr(measurements, "MEASUREMENTS", table)
     assert relative_cost(site, Pattern("2:4"), 90, "bfloat16") == 1 / 1.6
     assert relative_cost(site, Pattern("8:16"), 90, "bfloat16") == 1.0
     assert relative_cost(site, Pattern("12:16w"), 90, "bfloat16") == 0.75
