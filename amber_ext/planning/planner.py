@@ -99,7 +99,7 @@ def plan_for_cost(
 ) -> CostPlan:
     """The patterns, projection by projection, that lose least at a wanted cost.
 
-    Losses are predicted (`amber_ext.loss_model`), costs are those of `amber_ext.cost_model`. Since losses do not quite
+    Losses are predicted (`amber_ext.planning.loss_model`), costs are those of `amber_ext.planning.cost_model`. Since losses do not quite
     add up, the plan is measured on ``batches`` beside simpler ones of no higher cost (one pattern on `AmberConfig`'s
     default targets), and the best is taken.
 

@@ -38,7 +38,7 @@ def write_data(folder, name, document):
     """The files of one task, each of the same few documents."""
     import yaml
 
-    definition = Path(__file__).parents[2] / "amber_ext" / "tasks" / f"{name}.yaml"
+    definition = REPOSITORY / "amber_ext" / "evaluation" / "task_definitions" / f"{name}.yaml"
     for file in yaml.safe_load(definition.read_text())["data"].values():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)

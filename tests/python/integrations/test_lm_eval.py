@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 
 from amber_ext import AmberConfig, sparsify_
 from amber_ext.evaluation.tasks import load_tasks, run_task
@@ -21,7 +22,7 @@ def task_folder(data, tmp_path):
     """The local rte task as a file that lm-eval's command line takes."""
     import yaml
 
-    definition = Path(__file__).parents[2] / "amber_ext" / "tasks" / "rte.yaml"
+    definition = REPOSITORY / "amber_ext" / "evaluation" / "task_definitions" / "rte.yaml"
     config = yaml.safe_load(definition.read_text())
     del config["data"], config["fields"]
     config |= {
