@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from amber_ext import AmberConfig, OutstandingSparseConfig
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAVED_BY_0_1_0 = REPOSITORY / "tests" / "data" / "saved_by_0.1.0"
 DATA = Path(os.environ.get("AMBER_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -59,3 +61,29 @@ def steps(calls):
         assert len(set(calls[i : i + LAYERS])) == 1
         result.append(calls[i])
     return result
+
+
+# ---- loading through transformers
+
+IDS = torch.randint(3, 97, (2, 17), generator=torch.Generator().manual_seed(0))
+PRUNED = AmberConfig(
+    pattern="8:16", rescale="variance", layer_patterns={"q_proj": {"2:4": (1,)}}, skip_layers={"q_proj": (0,)}
+)
+QUANTIZED = OutstandingSparseConfig(pattern="8:16", unquantized={"o_proj": "all", "down_proj": (2,)})
+
+
+def load(path, config=None, **options):
+    from transformers import AutoModelForCausalLM
+
+    from amber_ext.integrations.transformers import AmberQuantConfig
+
+    if config is not None:
+        options["quantization_config"] = AmberQuantConfig(
+            config, [IDS] if isinstance(config, OutstandingSparseConfig) else None
+        )
+    return AutoModelForCausalLM.from_pretrained(path, **options)
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(IDS.to(model.device)).logits.cpu()

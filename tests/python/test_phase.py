@@ -11,12 +11,6 @@ from amber_ext import AmberConfig, decode, prefill, sparsify_
 from amber_ext.phase import current_phase
 
 
-@pytest.fixture
-def pruned(tiny_llama):
-    sparsify_(tiny_llama, AmberConfig())
-    return tiny_llama
-
-
 def test_greedy_generation(pruned, calls):
     pruned.generate(PROMPT, max_new_tokens=5, min_new_tokens=5, do_sample=False)
     assert steps(calls) == [("sparse", 10)] + [("dense", 1)] * 4
