@@ -63,6 +63,23 @@ def steps(calls):
     return result
 
 
+# ---- tokens that do not hang on rounding
+
+# Far above what fp32 rounding moves a small model's logits (1e-6), far below what usually separates two tokens.
+LEAD = 1e-3
+
+
+def greedy(model, ids, **options):
+    """Greedy output of a small fp32 model, whose every choice rounding could not have turned.
+
+    Other ways to compute the same, another product's shape or another processor, must then choose the same tokens.
+    """
+    found = model.generate(ids, do_sample=False, return_dict_in_generate=True, output_logits=True, **options)
+    first, second = torch.stack(found.logits).topk(2).values.unbind(-1)
+    assert (first - second).min() > LEAD, "two tokens are as likely; take another seed"
+    return found.sequences
+
+
 # ---- loading through transformers
 
 IDS = torch.randint(3, 97, (2, 17), generator=torch.Generator().manual_seed(0))

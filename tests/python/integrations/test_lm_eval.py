@@ -46,6 +46,7 @@ def test_the_command_line(data, task_folder, tiny_model_folder, tmp_path):
         command = [
             COMMAND, "run", "--model", "amber", "--model_args", f"pretrained={tiny_model_folder},{how}",
             "--tasks", "letters", "--include_path", task_folder, "--device", "cpu", "--output_path", out,
+            "--batch_size", "16",  # as run_task: products of other shapes round otherwise
         ]  # fmt: skip
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         assert result.returncode == 0, result.stderr

@@ -17,7 +17,7 @@ from amber_ext.layers.quantized_linear import QuantizedLinear
 @pytest.mark.parametrize("options", [{}, {"device_map": {"": "cpu"}}, {"device_map": "auto"}], ids=str)
 def test_a_pruned_model_is_what_sparsify_makes(folder, tmp_path, dtype, options):
     model = load(folder, PRUNED, dtype=dtype, **options)
-    by_hand = load(folder, dtype=dtype)
+    by_hand = load(folder, dtype=dtype).to(model.device)  # "auto" takes a GPU where there is one
     report = sparsify_(by_hand, PRUNED)
     assert torch.equal(logits(model), logits(by_hand))
     assert model.hf_quantizer.report == report
