@@ -56,7 +56,7 @@ def test_the_command_line(data, task_folder, tiny_model_folder, tmp_path):
         assert scores["acc_stderr,none"] == pytest.approx(expected.stderr)
 
 
-def test_refuses(tiny_model_folder, tmp_path):
+def test_refuses(tiny_model_folder):
     from amber_ext.integrations.lm_eval import AmberLM
 
     with pytest.raises(ValueError, match="config, pattern: 'a.json' and '2:4' are both given"):

@@ -82,14 +82,19 @@ def test_prefill_is_sparse_and_decode_is_dense_8_bit(tiny_llama, batches):
     assert torch.equal(tiny_llama(ids).logits, sparse)
     assert not torch.equal(sparse, dense)
 
+    # In generate: the prompt's 24 tokens pruned, then each token densely, both in 8 bits.
     calls = []
     layer = tiny_llama.model.layers[0].mlp.down_proj
-    layer.register_forward_pre_hook(lambda m, a: calls.append((a[0].shape[1], explain(m, a[0]).backend)))
     original = layer.forward
-    kinds = []
-    layer.forward = lambda x: (kinds.append(torch.equal(original(x), _dense(layer, x))), original(x))[1]
-    tiny_llama.generate(ids[:1], max_new_tokens=4, do_sample=False)
-    assert kinds == [False, True, True, True]
+
+    def forward(x):
+        output = original(x)
+        calls.append((x.shape[1], torch.equal(output, _dense(layer, x)), explain(layer, x).reason))
+        return output
+
+    layer.forward = forward
+    tiny_llama.generate(ids[:1], max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    assert [call[:2] for call in calls] == [(24, False)] + [(1, True)] * 3
 
 
 def test_report(tiny_llama, batches):
@@ -113,7 +118,7 @@ def test_report(tiny_llama, batches):
         after += sum(t.nbytes for t in [*module.parameters(), *module.buffers()])
     assert report.bytes_after == after and report.bytes_saved == before - after
     assert report.to_dict()["rows"][0]["quantized"] is True
-    assert "24,320" not in str(report) and "pruned to 8:16 in prefill" in str(report)
+    assert f"{before:,} bytes became {after:,}" in str(report) and "pruned to 8:16 in prefill" in str(report)
     macs = {row.name: row.macs for row in report.rows}
     assert report.coverage == sum(macs[n] for n, r in rows.items() if r.sparse) / sum(macs.values())
 

@@ -1,7 +1,10 @@
 """nm_mask and nm_prune: the op against the reference, the reference against a sort in numpy."""
 
+import os
+import time
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,9 +133,36 @@ def test_rescale_restores_the_variance(backend):
     assert torch.allclose(pruned.var(-1, correction=0), x.var(-1, correction=0), rtol=1e-5)
 
 
-def test_many_rows_use_every_thread_and_agree():
+def threads_that_work(function):
+    """How many of this process's threads spend time on it, at least a tenth of the busiest one's."""
+    tasks = Path("/proc/self/task")
+    if not (tasks / str(os.getpid()) / "schedstat").is_file():
+        pytest.skip("this system does not tell how long each thread ran (/proc/self/task/*/schedstat)")
+
+    def spent():
+        return {task.name: int((task / "schedstat").read_text().split()[0]) for task in tasks.iterdir()}
+
+    function()  # threads start
+    time.sleep(0.2)  # ... and stop spinning for more work
+    before = spent()
+    for _ in range(10):
+        function()
+    times = [after - before.get(task, 0) for task, after in spent().items()]
+    return sum(time > max(times) / 10 for time in times)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_many_rows_use_every_thread_and_agree(threads):
     x = torch.randn(4097, 4 * 128, dtype=torch.bfloat16)
     assert torch.equal(amber_ext.nm_mask(x, "2:4", backend="cpu"), reference.nm_mask(x, Pattern("2:4")))
+    assert threads_that_work(lambda: amber_ext.nm_mask(x, "2:4", backend="cpu")) == threads
 
 
 def test_host_core_compresses_what_nm_prune_keeps():
