@@ -65,6 +65,7 @@ def test_the_layer_kinds_of_a_saved_model(folder):
     assert kinds["model.layers.1.mlp.down_proj"] is QuantizedLinear
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [PRUNED, QUANTIZED], ids=["pruned", "quantized"])
 def test_in_a_fresh_process(folder, tmp_path, config):
     model = load(folder, config, dtype=torch.float32)
