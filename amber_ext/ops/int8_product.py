@@ -13,14 +13,21 @@ CUDA_MIN_TOKENS = 17
 CUDA_MULTIPLE = 8
 
 
+def _int_mm_is_exact() -> bool:
+    """Whether oneDNN's 8-bit instructions are those that do not saturate: ONEDNN_MAX_CPU_ISA may forbid them."""
+    largest = torch.full((32, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.t()) == 64 * 127 * 127).all())
+
+
 # Asked once: a call would break a compiled graph.
-CPU_HAS_VNNI = torch.cpu._is_vnni_supported()
+CPU_HAS_VNNI = torch.cpu._is_vnni_supported() and _int_mm_is_exact()
 
 
 def has_fast_int8(device: torch.device) -> bool:
     """Whether `torch._int_mm` runs on int8 instructions there.
 
-    On a CPU without VNNI it is exact too, but some twenty times slower than fp32.
+    On a CPU without VNNI it is some twenty times slower than fp32; where oneDNN is told not to use VNNI that the CPU
+    has, it is wrong: pairs of products saturate at 16 bits.
     """
     return device.type != "cpu" or CPU_HAS_VNNI
 

@@ -111,18 +111,18 @@ def in_8_bits(loaded, batches, direction, **fields):
 
 
 def test_smoothing_helps_8_bits(smollm2, texts, distance):
-    """SmoothQuant is nearer to the dense model than the paper's inverse and no smoothing: measured, by half."""
+    """SmoothQuant is nearer to the dense model than the paper's inverse, 1.3 times and more, and than no smoothing, twice."""
     found = {
         direction: distance(in_8_bits(smollm2, [texts[1]], direction, targets=())) for direction in SMOOTHINGS
     }
     assert falls([found["none"], found["smoothquant"]]), found
     assert falls([found["outstanding"], found["smoothquant"]]), found
-    assert max(found.values()) < 0.1  # measured: 0.016 to 0.036
+    assert max(found.values()) < 0.1  # measured: 0.016 to 0.060
 
 
 @pytest.mark.slow
 def test_pruned_8_bits_are_pruning_and_little_more(smollm2, texts, distance):
-    """Measured: 0.97 to 1.15 times what pruning alone does, and 8 to 20 times what 8 bits alone do."""
+    """Measured: 0.97 to 1.22 times what pruning alone does, and 6 to 20 times what 8 bits alone do."""
     fields = {"pattern": "8:16", "rescale": "none", "targets": DEFAULT_TARGETS}
     sparsify_(smollm2.model, AmberConfig(**fields))
     pruned = distance(smollm2.model)
