@@ -55,6 +55,7 @@ def pip_install(tree, target, **variables):
     )
 
 
+@pytest.mark.slow
 def test_plain_install_without_nvcc(source_tree, tmp_path):
     target = tmp_path / "site"
     result = pip_install(source_tree, target)
@@ -81,6 +82,7 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
     assert info["op_library"] == "loaded" and info["build"]["cuda"] == "off (nvcc not found)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "value, message",
     [("1", "AMBER_CUDA=1 but nvcc was not found"), ("yes", "AMBER_CUDA is 'yes'; allowed: auto, 0, 1")],

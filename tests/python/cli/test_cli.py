@@ -11,6 +11,7 @@ import pytest
 from amber_ext import AmberConfig, OutstandingSparseConfig
 
 
+@pytest.mark.slow
 def test_the_installed_command():
     command = Path(sys.executable).parent / "amber-ext"
     result = subprocess.run([command, "info", "--json"], capture_output=True, text=True, check=True)

@@ -28,6 +28,7 @@ def evaluate(run, tiny_model_folder, data, tmp_path):
     return call
 
 
+@pytest.mark.slow
 def test_the_whole_comparison(evaluate, tiny_model_folder, data, tmp_path):
     config = tmp_path / "mine.json"
     AmberConfig(targets=("down_proj",), layer_patterns={"down_proj": {"8:16": (1,)}}).save(config)
@@ -114,7 +115,11 @@ def test_results_of_other_settings_are_not_mixed(evaluate, tmp_path):
             "'10:16w' is not for weight_wanda",
         ),
         (["--tasks", "boolq"], "boolq/validation.jsonl' is not a file"),
-        (["--tasks", "nosuch"], "tasks: 'nosuch' is not a task or group of lm-eval"),
+        pytest.param(
+            ["--tasks", "nosuch"],
+            "tasks: 'nosuch' is not a task or group of lm-eval",
+            marks=pytest.mark.slow,  # lm-eval reads thousands of definitions
+        ),
         (["--tasks", "rte", "--text", "missing.txt"], "text: 'missing.txt' is not a file"),
         (["--tasks", "rte", "--config", "missing.json"], "path: 'missing.json' is not a file"),
     ],

@@ -103,11 +103,15 @@ def test_bad_data_is_named(tmp_path, content, message):
         load_tasks(["rte"], tmp_path)
 
 
+def test_a_task_without_a_local_definition(tmp_path):
+    with pytest.raises(ValueError, match="tasks: 'hella' has no local definition; there are: arc_challenge"):
+        local_task("hella", tmp_path)
+
+
+@pytest.mark.slow  # lm-eval reads thousands of definitions, each time
 def test_unknown_tasks_and_own_definitions(tmp_path):
     with pytest.raises(ValueError, match="tasks: 'no_such' is not a task or group of lm-eval"):
         load_tasks(["no_such"], tmp_path)
-    with pytest.raises(ValueError, match="tasks: 'hella' has no local definition; there are: arc_challenge"):
-        local_task("hella", tmp_path)
     (tmp_path / "facts.jsonl").write_text('{"text": "a b", "answer": "c"}\n' * 3)
     (tmp_path / "own_facts.yaml").write_text(
         "task: own_facts\ndataset_path: json\noutput_type: loglikelihood\ntest_split: test\n"

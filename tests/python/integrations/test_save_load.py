@@ -1,5 +1,6 @@
 """transformers: load with a configuration, save, load again; in a fresh process; from GGUF."""
 
+import copy
 import subprocess
 import sys
 
@@ -93,19 +94,23 @@ def test_in_a_fresh_process(folder, tmp_path, config):
     assert expected in without.stderr
 
 
-@pytest.mark.parametrize("config", [AmberConfig(pattern="8:16"), QUANTIZED], ids=["pruned", "quantized"])
-def test_gguf(tmp_path, config):
-    """transformers refuses a quantization_config beside a GGUF file: those models are pruned once they are loaded."""
+def test_gguf_with_a_quantization_config():
+    """transformers refuses it beside a GGUF file: those models are pruned once they are loaded."""
     from transformers import AutoModelForCausalLM
 
-    from amber_ext.models import _builtin_path, load_model
+    from amber_ext.models import _builtin_path
 
     path = _builtin_path()
     with pytest.raises(ValueError, match="combine Quantization and loading a model from a GGUF"):
         AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, quantization_config=AmberQuantConfig(PRUNED)
         )
-    model = load_model(str(path), torch.float32).model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [AmberConfig(pattern="8:16"), QUANTIZED], ids=["pruned", "quantized"])
+def test_a_model_from_gguf_is_saved_and_loaded(smollm2, tmp_path, config):
+    model = copy.deepcopy(smollm2.model)
     ids = torch.arange(100, 140)[None]
     if config is QUANTIZED:
         quantize_(model, config, [ids])
@@ -113,7 +118,7 @@ def test_gguf(tmp_path, config):
         sparsify_(model, config)
     attach_config(model, config)
     model.save_pretrained(tmp_path / "saved")
-    again = load(tmp_path / "saved", dtype=torch.float32)
+    again = load(tmp_path / "saved", dtype=model.dtype)
     with torch.inference_mode():
         assert torch.equal(again(ids).logits, model(ids).logits)
     assert again.config.quantization_config.config == config

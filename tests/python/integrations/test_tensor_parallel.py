@@ -57,6 +57,7 @@ def computed(tmp_path_factory):
     return torch.load(path / "one.0"), [torch.load(path / f"two.{rank}") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_two_processes_compute_what_one_does(computed, pattern):
     one, ranks = computed[0][pattern], [results[pattern] for results in computed[1]]
@@ -75,6 +76,7 @@ def test_two_processes_compute_what_one_does(computed, pattern):
     assert len(one["scales"]) == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_split_is_refused(computed, name):
     for results in computed[1]:

@@ -157,6 +157,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_copies_no_weight():
     # In a process of its own: peak memory never falls.
     run = subprocess.run([sys.executable, "-c", PEAK_MEMORY], capture_output=True, text=True, check=True)

@@ -66,6 +66,7 @@ def compiled_graphs(counter):
     return [g for g in counter.graphs if any(node.op == "call_function" for node in g.graph.nodes)]
 
 
+@pytest.mark.slow
 def test_whole_model_compiles_once_for_many_lengths(tiny_llama):
     sparsify_(tiny_llama, AmberConfig())
     counter = CompileCounterWithBackend("aot_eager")
@@ -80,6 +81,7 @@ def test_whole_model_compiles_once_for_many_lengths(tiny_llama):
     assert ops.count(torch.ops.amber.linear) == 12  # every pruned layer is in it
 
 
+@pytest.mark.slow
 def test_a_quantised_model_compiles_once_for_many_lengths(tiny_llama):
     quantize_(tiny_llama, OutstandingSparseConfig(), [torch.randint(3, 97, (2, 24))])
     counter = CompileCounterWithBackend("aot_eager")
@@ -94,6 +96,7 @@ def test_a_quantised_model_compiles_once_for_many_lengths(tiny_llama):
     assert ops.count(torch.ops.amber.quantize_activations) == 28
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", ["model", "caller"])
 def test_a_compiled_model_prefills_sparsely_and_decodes_densely(tiny_llama, around):
     tokens = torch.randint(3, 97, (1, 9))
