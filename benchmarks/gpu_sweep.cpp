@@ -12,9 +12,9 @@
 #include <string>
 #include <vector>
 
-#include "amber/cuda/prune_compress.h"
-#include "amber/cuda/quantize_compress.h"
-#include "amber/cuda/sparse_gemm.h"
+#include "amber/cuda/compress/prune_compress.h"
+#include "amber/cuda/compress/quantize_compress.h"
+#include "amber/cuda/sparse_gemm/sparse_gemm.h"
 #include "amber/window.h"
 
 namespace {
