@@ -85,7 +85,7 @@ template <typename T, MetadataLayout Layout, size_t... Index>
 void check_patterns(std::index_sequence<Index...>) {
   const std::vector<int64_t> cols_by_extra[] = {
       {16, 112, 128, 144, 512, 1040}, {32, 512, 544, 1056}, {32, 256, 288, 1056}};
-  (check_shapes<T, Layout, cuda::Selection{Index}>(cols_by_extra[kSparsePatterns[Index].extra_windows]), ...);
+  (check_shapes<T, Layout, Index>(cols_by_extra[kSparsePatterns[Index].extra_windows]), ...);
 }
 
 template <typename T, MetadataLayout Layout>

@@ -130,7 +130,7 @@ template <typename T, size_t... Index>
 void check_patterns(MetadataLayout layout, std::index_sequence<Index...>) {
   const std::vector<int64_t> cols_by_extra[] = {
       {32, 96, 128, 160, 1056}, {32, 512, 1056}, {32, 256, 1056}};
-  (check_shapes<T, cuda::Selection{Index}>(layout, cols_by_extra[kSparsePatterns[Index].extra_windows]), ...);
+  (check_shapes<T, Index>(layout, cols_by_extra[kSparsePatterns[Index].extra_windows]), ...);
 }
 
 template <typename T>

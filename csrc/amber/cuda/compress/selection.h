@@ -11,18 +11,18 @@
 namespace amber::cuda {
 
 // A place in kSparsePatterns.
-enum class Selection : size_t {};
+using Selection = size_t;
 
-constexpr Pattern pattern_of(Selection selection) { return kSparsePatterns[static_cast<size_t>(selection)].pattern; }
+constexpr Pattern pattern_of(Selection selection) { return kSparsePatterns[selection].pattern; }
 
 template <Selection S>
-inline constexpr int kExtraWindows = kSparsePatterns[static_cast<size_t>(S)].extra_windows;
+inline constexpr int kExtraWindows = kSparsePatterns[S].extra_windows;
 
 template <typename Result, typename Run, size_t... Index>
 Result with_selection(Pattern pattern, Result other, Run run, std::index_sequence<Index...>) {
   Result result = other;
   ((pattern == kSparsePatterns[Index].pattern
-        ? static_cast<void>(result = run(std::integral_constant<Selection, Selection{Index}>{}))
+        ? static_cast<void>(result = run(std::integral_constant<Selection, Index>{}))
         : static_cast<void>(0)),
    ...);
   return result;

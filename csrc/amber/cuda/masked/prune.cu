@@ -70,7 +70,7 @@ template <typename T, int Extra>
 __global__ void __launch_bounds__(kThreads)
     prune_groups_of_any_size(const T* x, const float* scale, T* pruned, uint8_t* mask, int64_t groups,
                              int64_t groups_per_row, Pattern pattern) {
-  const int m = pattern.m;
+  const int m = Extra > 0 ? kWindowColumns : pattern.m;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t g = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; g < groups; g += stride) {
     const T* group = x + g * m;
