@@ -51,7 +51,7 @@ inline Tensor kernel_input(const Tensor& tensor) {
 
 // One factor a column. Values on a GPU are not read here: that would synchronise.
 inline std::optional<Tensor> checked_factors(const char* name, const std::optional<Tensor>& factors, const Tensor& x,
-                                      int64_t cols) {
+                                             int64_t cols) {
   if (!factors) return std::nullopt;
   check_factors(name, *factors, cols);
   check_device(name, *factors, x);

@@ -118,16 +118,16 @@ std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tens
 
   Tensor token_scale = torch::stable::new_empty(input, sizes, ScalarType::Float);
   const QuantizeArgs args{input.const_data_ptr(),
-                               pointer(factors),
-                               pointer(contiguous_scale),
-                               values.mutable_data_ptr(),
-                               static_cast<float*>(token_scale.mutable_data_ptr()),
-                               x.numel() / cols,
-                               cols,
-                               pattern,
-                               x_dtype,
-                               rescale_kind,
-                               type};
+                          pointer(factors),
+                          pointer(contiguous_scale),
+                          values.mutable_data_ptr(),
+                          static_cast<float*>(token_scale.mutable_data_ptr()),
+                          x.numel() / cols,
+                          cols,
+                          pattern,
+                          x_dtype,
+                          rescale_kind,
+                          type};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
   torch::stable::parallel_for(
@@ -147,13 +147,13 @@ Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, s
   Tensor y = torch::stable::new_empty(input, sizes_of(input), scalar_type(shape.dtype));
   if (input.numel() == 0) return y;
   const DequantizeArgs args{static_cast<const int32_t*>(input.const_data_ptr()),
-                                 static_cast<const float*>(rows_scale.const_data_ptr()),
-                                 static_cast<const float*>(cols_scale.const_data_ptr()),
-                                 bias_row ? bias_row->const_data_ptr() : nullptr,
-                                 y.mutable_data_ptr(),
-                                 shape.rows,
-                                 shape.cols,
-                                 shape.dtype};
+                            static_cast<const float*>(rows_scale.const_data_ptr()),
+                            static_cast<const float*>(cols_scale.const_data_ptr()),
+                            bias_row ? bias_row->const_data_ptr() : nullptr,
+                            y.mutable_data_ptr(),
+                            shape.rows,
+                            shape.cols,
+                            shape.dtype};
   torch::stable::parallel_for(
       0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
       [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });

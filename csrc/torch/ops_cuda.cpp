@@ -75,16 +75,16 @@ std::tuple<Tensor, Tensor> quantize_activations_cuda(Tensor x, std::optional<Ten
   const Tensor pruned = sparse ? nm_prune_cuda(input, scale, pattern_text, "none") : input;
   const DeviceGuard guard(x.get_device_index());
   const QuantizeArgs args{pruned.const_data_ptr(),
-                               scale_pointer(factors),
-                               nullptr,
-                               values.mutable_data_ptr(),
-                               static_cast<float*>(token_scale.mutable_data_ptr()),
-                               x.numel() / cols,
-                               cols,
-                               pattern,
-                               activation_dtype(x),
-                               sparse ? rescale_kind : Rescale::kNone,
-                               type};
+                          scale_pointer(factors),
+                          nullptr,
+                          values.mutable_data_ptr(),
+                          static_cast<float*>(token_scale.mutable_data_ptr()),
+                          x.numel() / cols,
+                          cols,
+                          pattern,
+                          activation_dtype(x),
+                          sparse ? rescale_kind : Rescale::kNone,
+                          type};
   check_cuda(cuda::quantize_pruned(args, input.const_data_ptr(), current_stream(x)), "quantize_activations");
   return {values, token_scale};
 }

@@ -11,6 +11,8 @@
 
 namespace amber::cuda {
 
+inline constexpr uint32_t kPaddingNibbles = 0x44444444;  // E of padding: indices {0, 1} in every quad
+
 struct Words4 {
   uint32_t word[4];
 };

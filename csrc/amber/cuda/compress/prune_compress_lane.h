@@ -13,7 +13,6 @@ namespace amber::cuda {
 inline constexpr int kLanesAlongK = 8;
 inline constexpr int kWarpRows = 32;
 inline constexpr int kWarps = 4;
-inline constexpr uint32_t kPaddingNibbles = 0x44444444;  // indices {0, 1} in every quad
 
 // Columns of a lane.
 template <Selection S>

@@ -11,8 +11,6 @@
 
 namespace amber::cuda {
 
-inline constexpr uint32_t kPaddingMetadata = 0x44444444;  // indices {0, 1} in every quad
-
 inline constexpr int kChunkGroups = kQuantizeColumns / kWindowColumns;
 
 // Survivors of 32 columns.
@@ -138,7 +136,7 @@ template <Selection S>
 AMBER_HOST_DEVICE void store_chunk_metadata(const QuantizeCompressArgs& args, int64_t t, int64_t k, int64_t padded_rows,
                                             const QuantizeChunk<S>& chunk, bool filled) {
   constexpr int kExtra = kExtraWindows<S>;
-  uint32_t columns = kPaddingMetadata, copies = kPaddingMetadata;
+  uint32_t columns = kPaddingNibbles, copies = kPaddingNibbles;
   if (filled) {
     columns = (chunk[0].nibbles & 0xffffu) | chunk[1].nibbles << 16;
     if constexpr (kExtra > 0) copies = (chunk[0].nibbles >> 16) | (chunk[1].nibbles >> 16) << (4 * kExtra);
