@@ -44,8 +44,7 @@ const cuda::SparseGemmKernel& checked_kernel(const SparseLinear& op, int64_t tok
 }
 
 // The weight is read where it lies: a copy of it would cost more than pruning saves.
-void check_in_place(const char* name, const Tensor& tensor, const Tensor& x) {
-  check_device(name, tensor, x);
+void check_in_place(const char* name, const Tensor& tensor) {
   check(tensor.is_contiguous() && aligned(tensor.const_data_ptr()), name,
         ": it must be contiguous and 16-byte aligned");
 }
@@ -111,8 +110,8 @@ Tensor sparse_linear(const SparseLinear& op) {
   const cuda::SparseGemmKernel& kernel = checked_kernel(op, tokens, cols);
   check_weight_shape(op.weight, widened_cols(cols, extra_windows(op.pattern)));
   check_bias(op.x, op.weight, op.bias);
-  check_in_place("weight", op.weight, op.x);
-  if (op.bias) check_in_place("bias", *op.bias, op.x);
+  check_device("weight", op.weight, op.x);
+  if (op.bias) check_device("bias", *op.bias, op.x);
   const auto scale = checked_factors("scale", op.scale, op.x, cols);
   const auto smooth = checked_factors("smooth", op.smooth, op.x, cols);
   const auto weight_scale = checked_factors("weight_scale", op.weight_scale, op.x, n);
@@ -121,6 +120,8 @@ Tensor sparse_linear(const SparseLinear& op) {
   sizes.back() = n;
   if (cols == 0) return dense_linear(op.x, op.weight, op.bias);
   if (tokens == 0 || n == 0) return torch::stable::new_empty(op.x, sizes);
+  check_in_place("weight", op.weight);
+  if (op.bias) check_in_place("bias", *op.bias);
   const Tensor x = torch::stable::view(kernel_input(op.x), {tokens, cols});
   const DeviceGuard guard(op.x.get_device_index());
   const cudaStream_t stream = current_stream(op.x);
