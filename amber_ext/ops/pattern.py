@@ -23,9 +23,9 @@ WINDOW_COLUMNS = 16
 COPIED_COLUMNS = (3, 2)
 SLOTS = 2
 
-# The patterns that run on 2:4 hardware, and how many extra windows of each 16 columns they need. Those with a w
-# fill all slots; the others keep fewer.
-EXTRA_WINDOWS = {"2:4": 0, "10:16w": 1, "12:16w": 2, "4:8": 2, "8:16": 2}
+# The patterns that run on 2:4 hardware, and how many extra windows of each 16 columns they need, as in
+# csrc/amber/pattern.h. Those with a w fill all slots; of the others only 2:4 does.
+EXTRA_WINDOWS = {"2:4": 0, "4:8": 2, "8:16": 2, "10:16w": 1, "12:16w": 2}
 
 
 @dataclass(frozen=True, init=False)
