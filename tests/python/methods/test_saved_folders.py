@@ -141,6 +141,7 @@ def flip(name):
         (lambda folder: (folder / "config.json").unlink(), "holds no model that save_quantized wrote"),
         (lambda folder: (folder / "config.json").write_text("{"), "holds no model that save_quantized wrote"),
         (rewrite_manifest(lambda m: m.update(layers=[])), "it has no 'layers'"),
+        (rewrite_manifest(lambda m: m.pop("checksums")), "its tensors are not those that were saved"),
         (rewrite_manifest(lambda m: m["layers"][LAYER].update(out_features=96)), "cannot be loaded"),
         (rewrite_manifest(lambda m: m["layers"].update(x=m["layers"].pop(LAYER))), "cannot be loaded"),
         (rewrite_manifest(lambda m: m["layers"].pop(LAYER)), "cannot be loaded"),
@@ -152,6 +153,13 @@ def test_damaged_folders_are_refused(quantized, tmp_path, damage, message):
     with pytest.raises(ValueError, match=f"folder: .*{message}") as error:
         load_quantized(tmp_path)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_tensors_of_another_dtype_are_not_taken_silently(quantized, tmp_path):
+    quantized.model.norm.to(torch.float64)
+    save_quantized(quantized, tmp_path)
+    with pytest.raises(ValueError, match="'model.norm.weight' in another dtype than it was saved in"):
+        load_quantized(tmp_path)
 
 
 def test_only_quantised_models_are_saved(tiny_llama, tmp_path):
