@@ -71,28 +71,23 @@ def families() -> str:
     """What works with which models: `amber_ext.families`, and what holds for every other model."""
     rows = []
     for family in FAMILIES:
-        norms = "yes" if family.decoder_layer else "no: applied on the fly"
-        experts = f"fused, pruned by magnitude (`{family.experts}`)" if family.experts else "none"
-        served = "its layers, on a CPU; the engine: no" if family.vllm else "not tested"
+        norms = "no: applied on the fly"
+        if family.decoder_layer:
+            norms = "attention's" if family.experts else "attention's and MLP's"
+        experts = f"fused (`{family.experts}`): by magnitude" if family.experts else "none"
+        served = "its layers, on a CPU; not the engine" if family.vllm else "not tested"
         presets = ", ".join(f"`{name}`" for name in family.presets or {})
         rows.append([family.name, "yes", norms, experts, presets, served])
     others = [
         "any other with `nn.Linear`",
         "yes",
-        "no: applied on the fly",
-        "one `nn.Linear` each: by magnitude; fused: left dense",
+        "where its layers are built like Llama's",
+        "one `nn.Linear` each: by magnitude; fused: refused",
         "",
         "not tested",
     ]
-    header = [
-        "models",
-        "prune",
-        "smoothing folded into norms",
-        "experts",
-        "the paper's skips",
-        "tested in vLLM",
-    ]
-    return markdown(header, [*rows, others])
+    header = ["models", "pruned", "smoothing folded into norms", "pruned experts", "the paper's skips"]
+    return markdown([*header, "tested in vLLM"], [*rows, others])
 
 
 def perplexity() -> str:
