@@ -9,6 +9,11 @@ import pytest
 import torch
 from helpers import REPOSITORY
 
+from amber_ext import AmberConfig, sparsify_
+from amber_ext.config import DEFAULT_TARGETS
+from amber_ext.families import FAMILIES
+from amber_ext.methods.norm_folding import readers_of_norm
+
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FOLDERS = ("amber_ext", "benchmarks", "csrc", "docs", "examples", "scripts", "tests", "third_party")
@@ -75,6 +80,27 @@ def test_python_blocks_run(page, tiny_model_folder, tmp_path, monkeypatch):
                 assert torch.equal(names["again"](names["ids"]).logits, saved(names["ids"]).logits)
     if "with decode()" in page.read_text():
         assert not torch.equal(names["sparse"], names["dense"])
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_table_of_families(family):
+    """What it says of pruning, folding and experts, on small models of transformers' own classes."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 97, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    kind = family.name.lower().replace("-", "_")
+    config = AutoConfig.for_model(kind, **sizes, **heads, **(experts if family.experts else {}))
+    model = AutoModelForCausalLM.from_config(config)
+    norms = ["input_layernorm"] if family.experts else ["input_layernorm", "post_attention_layernorm"]
+    readers = family.decoder_layer.readers
+    assert [norm for norm in readers if readers_of_norm(model, f"model.layers.0.{norm}")] == norms
+    rows = [row for row in sparsify_(model, AmberConfig()).rows if row.sparse]
+    assert {row.projection for row in rows} == set(DEFAULT_TARGETS) and len(rows) == 6
+    assert {row.reason for row in rows if "experts" in row.name} == (
+        {"2:4 magnitude"} if family.experts else set()
+    )
 
 
 def commands(page):
