@@ -13,6 +13,7 @@ from amber_ext import AmberConfig, sparsify_
 from amber_ext.config import DEFAULT_TARGETS
 from amber_ext.families import FAMILIES
 from amber_ext.methods.norm_folding import readers_of_norm
+from amber_ext.ops.sparse_gemms import SPARSE_GEMMS
 
 README = REPOSITORY / "README.md"
 PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -101,6 +102,22 @@ def test_the_table_of_families(family):
     assert {row.reason for row in rows if "experts" in row.name} == (
         {"2:4 magnitude"} if family.experts else set()
     )
+
+
+@pytest.mark.skipif(not SPARSE_GEMMS, reason="this build has no sparse GEMMs")
+def test_the_table_of_shapes():
+    """What the kernels of this build say of the shapes that they take."""
+    text = (REPOSITORY / "docs" / "support.md").read_text()
+    (table,) = re.findall(r"^\| operands \|.*?\n\n", text, flags=re.DOTALL | re.MULTILINE)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()[2:]]
+    said = {tuple(row[:2]): row[2:] for row in rows}
+    for gemm in SPARSE_GEMMS:
+        operands = "16-bit" if gemm.operands == "16-bit" else "8-bit"
+        largest = "any" if gemm.max_in_features is None else f"{gemm.max_in_features:,}"
+        multiples = [str(gemm.in_features_multiple), str(gemm.copies_in_features_multiple)]
+        rescale = "yes, in the token's scale" if gemm.rescales else "no"
+        takes = [*multiples, largest, str(gemm.out_features_multiple), rescale]
+        assert said[operands, f"SM{gemm.arch}"] == takes, gemm.name
 
 
 def commands(page):
