@@ -104,6 +104,12 @@ def test_the_table_of_families(family):
     )
 
 
+def test_every_op_is_in_the_design():
+    schemas = (REPOSITORY / "csrc" / "torch" / "schema.cpp").read_text()
+    named = re.findall(r"`amber::(\w+)`", (REPOSITORY / "docs" / "design.md").read_text())
+    assert set(re.findall(r'"(\w+)\(', schemas)) <= set(named)
+
+
 @pytest.mark.skipif(not SPARSE_GEMMS, reason="this build has no sparse GEMMs")
 def test_the_table_of_shapes():
     """What the kernels of this build say of the shapes that they take."""
