@@ -3,7 +3,8 @@
 A window is four columns of which two slots may be used. The quads ``4q .. 4q + 3`` are windows already.
 Appending copies of some columns of the weight adds windows: of each 16 columns, extra window 0 copies
 column 3 of each quad, extra window 1 column 2. A survivor lies in exactly one slot, unused slots hold zero,
-and the product of the widened X' and W' is that of the pruned X and W.
+and the product of the widened X' and W' is that of the pruned X and W. SlideSparse (arXiv 2603.05232) is a relative:
+it widens K so that 6:8 weights run on 2:4 hardware.
 
 The compiled kernels do this in csrc/amber/window.h; here is the layout for the reference and for weights.
 """
