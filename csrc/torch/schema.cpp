@@ -1,4 +1,4 @@
-// The operators' schemas. Python registers their fakes (amber_ext/ops.py), each device its kernels.
+// The operators' schemas. Python registers their fakes (amber_ext/ops/library.py), each device its kernels.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(amber, library) {
