@@ -2,8 +2,6 @@
 // survive, and only sets that the windows of a 2:4 machine hold (window.h).
 #pragma once
 
-#include <cstddef>
-
 namespace amber {
 
 inline constexpr int kMaxM = 32;  // a group's survivors fit in one 32-bit mask
