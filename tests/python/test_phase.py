@@ -4,17 +4,11 @@ import threading
 
 import pytest
 import torch
-from helpers import PROMPT, steps
+from helpers import PROMPT, greedy, steps
 
 import amber_ext
 from amber_ext import AmberConfig, decode, prefill, sparsify_
 from amber_ext.phase import current_phase
-
-
-@pytest.fixture
-def pruned(tiny_llama):
-    sparsify_(tiny_llama, AmberConfig())
-    return tiny_llama
 
 
 def test_greedy_generation(pruned, calls):
@@ -28,23 +22,23 @@ def test_a_prompt_of_one_token_is_prefill(pruned, calls):
 
 
 def test_prompt_lookup_decodes_several_tokens_densely(pruned, calls):
-    output = pruned.generate(PROMPT, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
+    output = greedy(pruned, PROMPT, max_new_tokens=8, prompt_lookup_num_tokens=3)
     seen = steps(calls)
     assert seen[0] == ("sparse", 13)  # transformers verifies the first candidates with the prompt
     assert all(kind == "dense" for kind, _ in seen[1:])
     assert any(length > 1 for _, length in seen[1:])  # candidates were in fact tried
     calls.clear()
-    assert torch.equal(output, pruned.generate(PROMPT, max_new_tokens=8, do_sample=False))
+    assert torch.equal(output, greedy(pruned, PROMPT, max_new_tokens=8))
 
 
 def test_a_padded_batch(pruned, calls):
     prompts = torch.tensor([[0, 0, 0, 5, 6, 7], [9, 8, 7, 6, 5, 4]])
     mask = (prompts != 0).long()
-    kwargs = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False}
-    batched = pruned.generate(prompts, attention_mask=mask, **kwargs)
+    kwargs = {"max_new_tokens": 4, "min_new_tokens": 4}
+    batched = greedy(pruned, prompts, attention_mask=mask, **kwargs)
     assert steps(calls) == [("sparse", 6)] + [("dense", 1)] * 3
     # Pruning is per token, so padding does not change what the other tokens become.
-    alone = pruned.generate(prompts[:1, 3:], **kwargs)
+    alone = greedy(pruned, prompts[:1, 3:], **kwargs)
     assert torch.equal(batched[0, 6:], alone[0, 3:])
 
 

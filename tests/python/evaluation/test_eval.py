@@ -135,7 +135,7 @@ def test_a_model_that_cannot_be_loaded(run, data, tmp_path):
         assert result.returncode == 1 and message in result.stderr and "Traceback" not in result.stderr
 
 
-def test_few_shot(evaluate, data, monkeypatch):
+def test_few_shot(evaluate, monkeypatch):
     from lm_eval.models.huggingface import HFLM
 
     prompts, real = [], HFLM.loglikelihood

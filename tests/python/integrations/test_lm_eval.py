@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import REPOSITORY
 
-from amber_ext import AmberConfig, sparsify_
+from amber_ext import AmberConfig, AmberLinear, sparsify_
 from amber_ext.evaluation.tasks import load_tasks, run_task
 from amber_ext.models import load_model
 
@@ -35,27 +35,56 @@ def task_folder(data, tmp_path):
     return tmp_path / "tasks"
 
 
-def test_the_command_line(data, task_folder, tiny_model_folder, tmp_path):
+@pytest.mark.slow
+def test_the_command_line(data, task_folder, tiny_model_folder, tmp_path, monkeypatch):
     config = AmberConfig(pattern="2:4", score="wanda", rescale="variance")
     config.save(tmp_path / "config.json")
     loaded = load_model(str(tiny_model_folder))
     sparsify_(loaded.model, config)
     expected = run_task(loaded.model, loaded.tokenizer, "rte", load_tasks(["rte"], data)["rte"])
-    for how in ("pattern=2:4,score=wanda,rescale=variance", f"config={tmp_path / 'config.json'}"):
-        out = tmp_path / f"out{len(how)}"
-        command = [
-            COMMAND, "run", "--model", "amber", "--model_args", f"pretrained={tiny_model_folder},{how}",
+
+    def arguments(how, out):
+        return list(map(str, [
+            "run", "--model", "amber", "--model_args", f"pretrained={tiny_model_folder},{how}",
             "--tasks", "letters", "--include_path", task_folder, "--device", "cpu", "--output_path", out,
-        ]  # fmt: skip
-        result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr
-        (file,) = out.rglob("results*.json")
+            "--batch_size", "16",  # as run_task: products of other shapes round otherwise
+        ]))  # fmt: skip
+
+    installed = [COMMAND, *arguments("pattern=2:4,score=wanda,rescale=variance", tmp_path / "installed")]
+    result = subprocess.run(installed, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    # The other way to say it in this process: a second start takes half a minute.
+    here = ["amber-lm-eval", *arguments(f"config={tmp_path / 'config.json'}", tmp_path / "here")]
+    monkeypatch.setattr(sys, "argv", here)
+    from amber_ext.integrations.lm_eval import main
+
+    main()
+    for out in ("installed", "here"):
+        (file,) = (tmp_path / out).rglob("results*.json")
         scores = json.loads(file.read_text())["results"]["letters"]
         assert scores["acc,none"] == pytest.approx(expected.value)
         assert scores["acc_stderr,none"] == pytest.approx(expected.stderr)
 
 
-def test_refuses(tiny_model_folder, tmp_path):
+def test_the_model_is_pruned_as_its_arguments_say(tiny_model_folder, tmp_path):
+    from amber_ext.integrations.lm_eval import AmberLM
+
+    config = AmberConfig(pattern="2:4", score="wanda", rescale="variance")
+    config.save(tmp_path / "config.json")
+    for options in (
+        {"pattern": "2:4", "score": "wanda", "rescale": "variance"},
+        {"config": str(tmp_path / "config.json")},
+    ):
+        lm = AmberLM(str(tiny_model_folder), device="cpu", **options)
+        layers = [module for module in lm.model.modules() if isinstance(module, AmberLinear)]
+        assert len(layers) == 12
+        found = {(str(layer.pattern), layer.score, layer.rescale) for layer in layers}
+        assert found == {("2:4", "wanda", "variance")}
+    dense = AmberLM(str(tiny_model_folder), device="cpu")
+    assert not any(isinstance(module, AmberLinear) for module in dense.model.modules())
+
+
+def test_refuses(tiny_model_folder):
     from amber_ext.integrations.lm_eval import AmberLM
 
     with pytest.raises(ValueError, match="config, pattern: 'a.json' and '2:4' are both given"):

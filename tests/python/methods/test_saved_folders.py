@@ -20,16 +20,21 @@ WEIGHTS = "model.safetensors"
 LAYER = "model.layers.1.mlp.up_proj"
 
 
-@pytest.fixture(
-    params=[{}, {"tie_word_embeddings": True, "attention_bias": True}], ids=["plain", "tied-biased"]
-)
-def quantized(request):
+KINDS = {"plain": {}, "tied-biased": {"tie_word_embeddings": True, "attention_bias": True}}
+
+
+def small_quantized(fields):
     from transformers import LlamaForCausalLM
 
     torch.manual_seed(0)
-    model = LlamaForCausalLM(tiny_llama_config(**request.param)).eval()
+    model = LlamaForCausalLM(tiny_llama_config(**fields)).eval()
     quantize_(model, CONFIG, [IDS])
     return model
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS)
+def quantized(request):
+    return small_quantized(request.param)
 
 
 def test_round_trip_is_bit_for_bit(quantized, tmp_path):
@@ -45,16 +50,24 @@ def test_round_trip_is_bit_for_bit(quantized, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
 
 
-def test_a_fresh_process_gives_the_same_logits(quantized, tmp_path):
-    save_quantized(quantized, tmp_path)
-    torch.save(quantized(IDS).logits, tmp_path / "logits.pt")
+@pytest.mark.slow
+def test_a_fresh_process_gives_the_same_logits(tmp_path):
+    for name, fields in KINDS.items():
+        model = small_quantized(fields)
+        save_quantized(model, tmp_path / name)
+        torch.save(model(IDS).logits, tmp_path / name / "logits.pt")
     script = (
         "import sys, torch, amber_ext\n"
-        "model = amber_ext.load_quantized(sys.argv[1])\n"
-        "want = torch.load(sys.argv[1] + '/logits.pt')\n"
-        "assert torch.equal(model(torch.arange(3, 43)[None]).logits, want)\n"
+        "for folder in sys.argv[1:]:\n"
+        "    model = amber_ext.load_quantized(folder)\n"
+        "    want = torch.load(folder + '/logits.pt')\n"
+        "    assert torch.equal(model(torch.arange(3, 43)[None]).logits, want)\n"
+        "    print('the same logits')\n"
     )
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    command = [sys.executable, "-c", script, *(str(tmp_path / name) for name in KINDS)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("the same logits") == len(KINDS) == 2
 
 
 def test_load_model_takes_the_folder(quantized, tmp_path, tiny_model_folder):
