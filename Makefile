@@ -69,7 +69,7 @@ test-oldest: $(VENV)/.built-cuda
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-# Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (see README).
+# Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (docs/support.md).
 benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/perplexity.py
