@@ -49,7 +49,7 @@ test-quick: $(VENV)/.built-cuda
 # Other processors, as far as this one can play them: their instructions, bf16 or fp32 weights (native_dtype), thread
 # counts. What a processor does not have is not turned on by naming it: the settings only lower what is used.
 CPU_TESTS := tests/python/evaluation/test_real_model.py tests/python/ops tests/python/layers tests/python/test_phase.py \
-	"tests/python/methods/test_saved_folders.py::test_folders_of_0_1_0_load"
+	tests/python/methods/test_folders_of_0_1_0.py
 test-cpus: $(VENV)/.built-cuda
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" $(CPU_TESTS)
 	ONEDNN_MAX_CPU_ISA=AVX512_CORE ATEN_CPU_CAPABILITY=avx2 OMP_NUM_THREADS=2 $(BIN)/pytest -m "not slow" $(CPU_TESTS)
@@ -69,7 +69,7 @@ test-oldest: $(VENV)/.built-cuda
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-# Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (see README).
+# Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (docs/support.md).
 benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/cpu.py
 	$(BIN)/python benchmarks/perplexity.py

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from amber_ext.methods.checkpoint import QUANT_METHOD
+from amber_ext.methods.checkpoint import QUANT_METHOD, recast_tensors
 from amber_ext.methods.legacy_checkpoint import is_legacy_folder, load_legacy, read_manifest
 from amber_ext.versions import transformers_problem
 
@@ -100,7 +100,10 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
     try:
         if manifest is not None:
             return load_legacy(folder, manifest)
-        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        if changed := recast_tensors(model, model.config.quantization_config.checksums):
+            raise ValueError(f"transformers loads {changed[0]!r} in another dtype than it was saved in")
+        return model
     except (*_DAMAGE, SafetensorError) as error:
         text = " ".join(str(error).split())
         raise ValueError(

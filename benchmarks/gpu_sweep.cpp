@@ -12,9 +12,9 @@
 #include <string>
 #include <vector>
 
-#include "amber/cuda/prune_compress.h"
-#include "amber/cuda/quantize_compress.h"
-#include "amber/cuda/sparse_gemm.h"
+#include "amber/cuda/compress/prune_compress.h"
+#include "amber/cuda/compress/quantize_compress.h"
+#include "amber/cuda/sparse_gemm/sparse_gemm.h"
 #include "amber/window.h"
 
 namespace {
@@ -91,21 +91,13 @@ void benchmark_copy() {
               2.0 * bytes / ms * 1e-6);
 }
 
-struct NamedPattern {
-  const char* name;
-  Pattern pattern;
-};
-
-const NamedPattern kPatterns[] = {
-    {"2:4", {2, 4}}, {"4:8", {4, 8}}, {"8:16", {8, 16}}, {"10:16w", {10, 16, true}}, {"12:16w", {12, 16, true}}};
-
 // Bytes that compressing moves for each element of X: X itself, and values and E of K' columns.
 double bytes_per_element(Pattern pattern, int value_bytes) {
   return 2.0 + (4 + extra_windows(pattern)) / 4.0 * (value_bytes / 2.0 + 1.0 / 8);
 }
 
-void benchmark_compress(const NamedPattern& named, int64_t t, int64_t k, MetadataLayout layout) {
-  const int64_t wide_k = widened_cols(k, extra_windows(named.pattern));
+void benchmark_compress(const SparsePattern& sparse, int64_t t, int64_t k, MetadataLayout layout) {
+  const int64_t wide_k = widened_cols(k, sparse.extra_windows);
   const size_t x_bytes = static_cast<size_t>(t) * k * 2;
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_16bit ? metadata_rows(layout, t) : t;
@@ -116,17 +108,17 @@ void benchmark_compress(const NamedPattern& named, int64_t t, int64_t k, Metadat
   const double ms = median_ms([&](int i) {
     check(cuda::prune_compress({x.get() + x_bytes * (i % copies), reinterpret_cast<float*>(scale.get()), values.get(),
                                 reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout,
-                                named.pattern},
+                                sparse.pattern},
                                nullptr));
   });
   std::printf("{\"kind\": \"prune_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-              named.name, static_cast<long>(t), static_cast<long>(k), ms,
-              bytes_per_element(named.pattern, 2) * t * k / ms * 1e-6);
+              sparse.name, static_cast<long>(t), static_cast<long>(k), ms,
+              bytes_per_element(sparse.pattern, 2) * t * k / ms * 1e-6);
 }
 
 // `smoothed`: factors on the fly.
-void benchmark_quantize_compress(const NamedPattern& named, int64_t t, int64_t k, MetadataLayout layout, bool smoothed) {
-  const int64_t wide_k = widened_cols(k, extra_windows(named.pattern));
+void benchmark_quantize_compress(const SparsePattern& sparse, int64_t t, int64_t k, MetadataLayout layout, bool smoothed) {
+  const int64_t wide_k = widened_cols(k, sparse.extra_windows);
   const size_t x_bytes = static_cast<size_t>(t) * k * 2;
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_8bit ? metadata_rows(layout, t) : t;
@@ -141,13 +133,13 @@ void benchmark_quantize_compress(const NamedPattern& named, int64_t t, int64_t k
       check(cuda::quantize_compress({x.get() + x_bytes * (i % copies), smoothed ? scale : nullptr, scale, values.get(),
                                      reinterpret_cast<uint8_t*>(metadata.get()),
                                      reinterpret_cast<float*>(token_scale.get()), t, k, value_rows, DType::kBFloat16,
-                                     layout, QuantizedType::kInt8, rescale, named.pattern},
+                                     layout, QuantizedType::kInt8, rescale, sparse.pattern},
                                     nullptr));
     });
     std::printf("{\"kind\": \"quantize_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": %s, "
                 "\"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-                named.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
-                rescale ? "true" : "false", ms, bytes_per_element(named.pattern, 1) * t * k / ms * 1e-6);
+                sparse.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
+                rescale ? "true" : "false", ms, bytes_per_element(sparse.pattern, 1) * t * k / ms * 1e-6);
   }
 }
 
@@ -216,10 +208,10 @@ int main(int argc, char** argv) {
   const bool sm90 = arch == 90;
   for (int64_t k : {4096, 14336}) {
     for (int64_t t : tokens) {
-      for (const NamedPattern& named : kPatterns) {
-        benchmark_compress(named, t, k, sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit);
+      for (const SparsePattern& sparse : kSparsePatterns) {
+        benchmark_compress(sparse, t, k, sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit);
         for (bool smoothed : {false, true}) {
-          benchmark_quantize_compress(named, t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit,
+          benchmark_quantize_compress(sparse, t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit,
                                       smoothed);
         }
       }

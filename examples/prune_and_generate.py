@@ -8,8 +8,7 @@ import sys
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from amber_ext import AmberConfig
-from amber_ext.integrations.transformers import AmberQuantConfig
+from amber_ext import AmberConfig, AmberQuantConfig
 
 folder, out = sys.argv[1:]
 tokenizer = AutoTokenizer.from_pretrained(folder)

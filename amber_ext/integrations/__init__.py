@@ -1,4 +1,4 @@
-"""Where other libraries meet amber_ext. Nothing else in the package imports from here but its front door."""
+"""Where other libraries meet amber_ext. Only ``amber_ext/__init__.py`` and the command line import from here."""
 
 from __future__ import annotations
 

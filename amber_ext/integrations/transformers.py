@@ -27,8 +27,7 @@ from amber_ext.layers.replace import replace_modules
 from amber_ext.layers.weight_copies import WeightCopies
 from amber_ext.methods.checkpoint import (
     QUANT_METHOD,
-    check_layers,
-    check_tensors,
+    check_saved,
     checksums,
     describe_layers,
     empty_layers,
@@ -148,8 +147,7 @@ class AmberHfQuantizer(HfQuantizer):
             except ValueError as error:
                 raise ValueError(f"layer '{name}': {error}") from None
         # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
-        check_layers(model, self.quantization_config.layers)
-        check_tensors(model, self.quantization_config.checksums)
+        check_saved(model, self.quantization_config.layers, self.quantization_config.checksums)
         install_phase_hooks(model)
         remember_config(model, self.quantization_config.config)
         if self.report is not None:

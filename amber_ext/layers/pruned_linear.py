@@ -115,7 +115,7 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
         scale = self.channel_scale
         super()._apply(fn, recurse)
         if scale is not None and self.channel_scale.dtype != torch.float32:
-            # model.to(bfloat16) and .half() cast every floating buffer; c is fp32 by contract.
+            # model.to(bfloat16) and .half() cast every floating buffer; c stays fp32 (docs/design.md).
             self.channel_scale = scale.to(self.channel_scale.device)
         self.keep_copies()
         return self

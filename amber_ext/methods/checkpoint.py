@@ -41,34 +41,45 @@ def empty_layers(
 
 def checksums(model: torch.nn.Module) -> dict[str, str]:
     """Each tensor of the ``state_dict`` to its dtype and CRC-32: what a loaded model must have again."""
-    return {name: f"{_dtype(tensor)} {_crc32(tensor):08x}" for name, tensor in model.state_dict().items()}
+    return {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
 
 
-def check_tensors(model: torch.nn.Module, expected: Mapping[str, str]) -> None:
+def check_saved(
+    model: torch.nn.Module, layers: Mapping[str, Mapping[str, object]], expected: Mapping[str, str]
+) -> None:
     """Raises ValueError when a tensor is not the one that was saved, and names its module.
 
-    Not compared are tensors that were asked for in another dtype, and those that accelerate has offloaded.
+    Not compared are tensors that were asked for in another dtype (`recast_tensors`), and those that accelerate has
+    offloaded.
+
+    Args:
+        layers: what `describe_layers` said when the model was saved.
+        expected: what `checksums` said.
     """
     found = model.state_dict()
+    recast = set(recast_tensors(model, expected))
     for name, checksum in expected.items():
-        tensor, dtype = found.get(name), checksum.partition(" ")[0]
-        if tensor is not None and (
-            tensor.is_meta or (tensor.is_floating_point() and _dtype(tensor) != dtype)
-        ):
-            continue
-        if tensor is None or f"{dtype} {_crc32(tensor):08x}" != checksum:
+        tensor = found.get(name)
+        if tensor is None or not (tensor.is_meta or name in recast or _checksum(tensor) == checksum):
             raise damaged(name.rpartition(".")[0])
-
-
-def check_layers(model: torch.nn.Module, layers: Mapping[str, Mapping[str, object]]) -> None:
-    """As `check_tensors`, for the quantised layers of a folder that version 0.1.0 wrote."""
     for name, fields in layers.items():
-        if LAYER_CHECKSUM in fields:
+        if fields["kind"] == "quantized" and f"{name}.weight" not in expected:
             value = 0
             for buffer in model.get_submodule(name).buffers(recurse=False):
                 value = _crc32(buffer, value)
-            if value != fields[LAYER_CHECKSUM]:
+            if value != fields.get(LAYER_CHECKSUM):
                 raise damaged(name)
+
+
+def recast_tensors(model: torch.nn.Module, expected: Mapping[str, str]) -> list[str]:
+    """The tensors of the ``state_dict`` that have another floating-point dtype than when they were saved."""
+    return [
+        name
+        for name, tensor in model.state_dict().items()
+        if name in expected
+        and tensor.is_floating_point()
+        and _dtype(tensor) != expected[name].partition(" ")[0]
+    ]
 
 
 def damaged(module: str) -> ValueError:
@@ -76,6 +87,10 @@ def damaged(module: str) -> ValueError:
     return ValueError(
         f"layer '{module}': its tensors are not those that were saved; the files are incomplete or changed"
     )
+
+
+def _checksum(tensor: torch.Tensor) -> str:
+    return f"{_dtype(tensor)} {_crc32(tensor):08x}"
 
 
 def _crc32(tensor: torch.Tensor, value: int = 0) -> int:

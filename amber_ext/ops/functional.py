@@ -101,7 +101,7 @@ def linear(
     pattern = Pattern(pattern)
     decision = decide_linear(x, weight, bias, pattern=pattern, scale=scale, rescale=rescale, backend=backend)
     if decision.backend != "cutlass":
-        weight = weight[:, : x.shape[-1]]
+        weight = weight.narrow(1, 0, x.shape[-1])
     if decision.backend == "reference":
         checks.check_factor_values("scale", scale)
         return library.ForbidBackward.apply(reference.linear, x, weight, bias, pattern, scale, rescale)
@@ -144,7 +144,7 @@ def linear_w8a8(
         x, weight, weight_scale, bias, pattern=pattern, scale=scale, rescale=rescale, backend=backend
     )
     if decision.backend != "cutlass":
-        weight = weight[:, : x.shape[-1]]
+        weight = weight.narrow(1, 0, x.shape[-1])
     if x.numel() == 0 or weight.shape[0] == 0:
         y = x.new_zeros((*x.shape[:-1], weight.shape[0]))
         return y if bias is None else y + bias
@@ -228,7 +228,7 @@ def _masked_dense_w8a8(
     else:
         # Row-wise scales exist for bf16 outputs alone.
         y = torch._scaled_mm(
-            values, weight.t(), token_scale[:, None], weight_scale[None, :], out_dtype=torch.bfloat16
+            values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
         ).to(x.dtype)
         y = y if bias is None else y + bias
     return y.view(*x.shape[:-1], out_features)

@@ -41,7 +41,7 @@ def int8_product(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     tokens = values.shape[0]
     if values.device.type == "cuda" and tokens < CUDA_MIN_TOKENS:
         values = F.pad(values, (0, 0, 0, CUDA_MIN_TOKENS - tokens))
-    return torch._int_mm(values, weight.t())[:tokens]
+    return torch._int_mm(values, weight.t()).narrow(0, 0, tokens)
 
 
 def product_in_exact_floats(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
 A window is four columns of which two slots may be used. The quads ``4q .. 4q + 3`` are windows already.
 Appending copies of some columns of the weight adds windows: of each 16 columns, extra window 0 copies
 column 3 of each quad, extra window 1 column 2. A survivor lies in exactly one slot, unused slots hold zero,
-and the product of the widened X' and W' is that of the pruned X and W.
+and the product of the widened X' and W' is that of the pruned X and W. SlideSparse (arXiv 2603.05232) is a relative:
+it widens K so that 6:8 weights run on 2:4 hardware.
 
 The compiled kernels do this in csrc/amber/window.h; here is the layout for the reference and for weights.
 """
@@ -23,9 +24,9 @@ WINDOW_COLUMNS = 16
 COPIED_COLUMNS = (3, 2)
 SLOTS = 2
 
-# The patterns that run on 2:4 hardware, and how many extra windows of each 16 columns they need. Those with a w
-# fill all slots; the others keep fewer.
-EXTRA_WINDOWS = {"2:4": 0, "10:16w": 1, "12:16w": 2, "4:8": 2, "8:16": 2}
+# The patterns that run on 2:4 hardware, and how many extra windows of each 16 columns they need, as in
+# csrc/amber/pattern.h. Those with a w fill all slots; of the others only 2:4 does.
+EXTRA_WINDOWS = {"2:4": 0, "4:8": 2, "8:16": 2, "10:16w": 1, "12:16w": 2}
 
 
 @dataclass(frozen=True, init=False)

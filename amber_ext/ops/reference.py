@@ -58,7 +58,8 @@ def _first_that_fit(key: torch.Tensor, pattern: Pattern) -> torch.Tensor:
 def variance_factor(x: torch.Tensor, pruned: torch.Tensor) -> torch.Tensor:
     """``v_t = sqrt(var(x_t) / var(pruned_t))`` per token, fp32 ``[..., 1]``; population variances.
 
-    1 where either variance is 0 (a factor of 0 would erase the token) or the ratio is not finite.
+    1 where either variance is 0 (a factor of 0 would erase the token) or the ratio is not finite. The paper has no such
+    factor; the code of arXiv 2509.22166 has it too.
     """
 
     def variance(rows: torch.Tensor) -> torch.Tensor:

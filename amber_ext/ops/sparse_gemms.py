@@ -19,7 +19,8 @@ OPERANDS = {
     torch.float32: "32-bit",
 }
 
-_LARGEST_SIZE = 2**31 - 1
+# CUTLASS takes problem sizes as int.
+LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class SparseGemm:
 
 # The sparse GEMMs of this build; the first that takes a product is the default for it.
 SPARSE_GEMMS: tuple[SparseGemm, ...] = ()
-if library.LOAD_ERROR is None and hasattr(torch.ops.amber, "sparse_gemm_kernels"):  # TEMP
+if library.LOAD_ERROR is None:
     SPARSE_GEMMS = tuple(
         SparseGemm(**{**fields, "tile": tuple(fields["tile"])})
         for fields in json.loads(torch.ops.amber.sparse_gemm_kernels())
@@ -133,21 +134,28 @@ def problem_of(
 def refusal(gemm: SparseGemm, problem: Problem) -> str | None:
     """Why this sparse GEMM cannot run the product, or None.
 
-    The same rule as `refusal` in csrc/amber/cuda/sparse_gemm/, which the op asks again.
+    The same rule, in the same words, as csrc/amber/cuda/sparse_gemm/refusal.cpp, which the op itself asks; here it can
+    be asked while a graph is compiled.
     """
     pattern, extra = problem.pattern, extra_windows(problem.pattern)
     if gemm.arch // 10 != problem.arch // 10:
-        return f"kernel: {gemm.name} is for SM{gemm.arch}, not for compute capability {problem.arch / 10:.1f}"
+        return (
+            f"kernel: '{gemm.name}' is for SM{gemm.arch}, but the device has compute capability "
+            f"{_capability(problem.arch)}"
+        )
     if (gemm.operands, gemm.dtype) != (problem.operands, _name(problem.dtype)):
-        return f"kernel: {gemm.name} does not take {problem.operands} operands with {problem.dtype}"
+        return (
+            f"kernel: '{gemm.name}' does not take {problem.operands} operands and dtype {_name(problem.dtype)}; "
+            f"allowed: {gemm.operands} and {gemm.dtype}"
+        )
     if extra is None:
         allowed = ", ".join(map(repr, EXTRA_WINDOWS))
         return f"pattern: '{pattern}' does not run on a sparse GEMM; allowed: {allowed}"
     if problem.rescale != "none" and not gemm.rescales:
-        return (
-            f"rescale: {problem.rescale!r} does not run on a sparse GEMM of 16-bit weights; allowed: 'none'"
-        )
-    k, n = problem.in_features, problem.out_features
+        return f"rescale: {problem.rescale!r} does not run on a sparse GEMM of {gemm.operands} operands; allowed: 'none'"
+    tokens, n, k = problem.tokens, problem.out_features, problem.in_features
+    if tokens == 0 or n == 0:
+        return None
     multiple = gemm.copies_in_features_multiple if extra else gemm.in_features_multiple
     if k % multiple:
         return f"x: its last dimension K = {k} is not a multiple of {multiple}, which {gemm.name} needs"
@@ -158,8 +166,12 @@ def refusal(gemm: SparseGemm, problem: Problem) -> str | None:
             f"weight: its first dimension N = {n} is not a multiple of {gemm.out_features_multiple}, which "
             f"{gemm.name} needs"
         )
-    if max(problem.tokens, n, problem.weight_columns) > _LARGEST_SIZE:
-        return f"x: {problem.tokens} tokens, N or K are too many; allowed: up to {_LARGEST_SIZE}"
+    if tokens > LARGEST_SIZE:
+        return f"x: T = {tokens} tokens are too many; allowed: up to {LARGEST_SIZE}"
+    if n > LARGEST_SIZE:
+        return f"weight: its first dimension N = {n} is too large; allowed: up to {LARGEST_SIZE}"
+    if widened_features(k, pattern) > LARGEST_SIZE:
+        return f"x: its last dimension K = {k} is too large; allowed: up to {LARGEST_SIZE}, copies included"
     if not problem.aligned:
         return "weight: it must be contiguous and 16-byte aligned, and so must a bias"
     return None
@@ -172,8 +184,8 @@ def refusal_of_all(problem: Problem) -> str:
         if operands and gemm.arch // 10 == problem.arch // 10:
             return refusal(gemm, problem)
     return (
-        f"backend: 'cutlass' is not in this build for compute capability {problem.arch / 10:.1f}, "
-        f"{problem.operands} operands and {problem.dtype}; `amber-ext info` lists what is"
+        f"backend: 'cutlass' is not in this build for compute capability {_capability(problem.arch)}, "
+        f"{problem.operands} operands and dtype {_name(problem.dtype)}; `amber-ext info` lists what is"
     )
 
 
@@ -184,3 +196,7 @@ def _is_aligned(tensor: torch.Tensor) -> bool:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _capability(arch: int) -> str:
+    return f"{arch // 10}.{arch % 10}"

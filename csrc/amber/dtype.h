@@ -11,6 +11,10 @@ namespace amber {
 
 enum class DType { kFloat32, kFloat16, kBFloat16 };
 
+constexpr const char* describe(DType dtype) {
+  return dtype == DType::kFloat32 ? "float32" : dtype == DType::kFloat16 ? "float16" : "bfloat16";
+}
+
 struct Float16 {
   uint16_t bits;
 };

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "amber/macros.h"
 #include "amber/metadata.h"
@@ -30,12 +31,13 @@ constexpr AMBER_HOST_DEVICE uint32_t window_columns(int window) {
   return window < kQuads ? 0xfu << (4 * window) : 0x1111u << copied_column(window - kQuads);
 }
 
-// Extra windows of each 16 columns that a pattern needs; -1 when it does not run on 2:4 hardware.
-constexpr AMBER_HOST_DEVICE int extra_windows(Pattern pattern) {
-  if (pattern == Pattern{2, 4}) return 0;
-  if (pattern == Pattern{10, 16, true}) return 1;
-  const bool two = pattern == Pattern{12, 16, true} || pattern == Pattern{8, 16} || pattern == Pattern{4, 8};
-  return two ? 2 : -1;
+// Runs `run` with `extra`, which is 0 to kMaxExtraWindows, as a constant.
+template <typename Run>
+static auto with_extra_windows(int extra, Run run) {
+  static_assert(kMaxExtraWindows == 2);
+  return extra == 0   ? run(std::integral_constant<int, 0>{})
+         : extra == 1 ? run(std::integral_constant<int, 1>{})
+                      : run(std::integral_constant<int, 2>{});
 }
 
 // K of the widened product. W and X count as padded with zero columns to `padded_cols`, so that K' is a
@@ -99,12 +101,9 @@ struct Slots {
   uint32_t extra[kMaxExtraWindows];  // quads whose copied column uses the extra window, masks of 4
 };
 
-// Bit 0 of each nibble to a mask of 4, and back.
+// Bit 0 of each nibble to a mask of 4.
 AMBER_HOST_DEVICE uint32_t gather_marks(uint32_t marks) {
   return (marks | marks >> 3 | marks >> 6 | marks >> 9) & 0xfu;
-}
-AMBER_HOST_DEVICE uint32_t spread_marks(uint32_t four) {
-  return (four | four << 3 | four << 6 | four << 9) & 0x1111u;
 }
 
 template <int Extra>

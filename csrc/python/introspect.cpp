@@ -6,10 +6,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "amber/catalogue.h"
-#include "amber/cpu/compress.h"
-#include "amber/cpu/prune.h"
-#include "amber/cpu/widen.h"
+#include "amber/info/catalogue.h"
+#include "amber/cpu/compress/compress.h"
+#include "amber/cpu/prune/prune.h"
+#include "amber/cpu/compress/widen.h"
 #include "build_info.h"
 
 namespace py = pybind11;

@@ -12,7 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "amber/cpu/quantize.h"
+#include "amber/args.h"
+#include "amber/pattern_names.h"
 
 namespace amber::ops {
 
@@ -59,14 +60,15 @@ inline DType activation_dtype(const Tensor& x) {
   }
 }
 
-// "N:M", "10:16w" or "12:16w".
+// "N:M", or the name of a windowed pattern.
 inline Pattern checked_pattern(const std::string& text) {
   int n = 0, m = 0, length = 0;
   const bool parsed = std::sscanf(text.c_str(), "%3d:%3d%n", &n, &m, &length) == 2;
   const std::string rest = parsed ? text.substr(static_cast<size_t>(length)) : "?";
   const Pattern pattern{n, m, rest == "w"};
   check((rest.empty() || rest == "w") && pattern.valid(), "pattern: '", text,
-        "' is not allowed; it must be 'N:M' with 1 <= N <= M <= ", kMaxM, ", '10:16w' or '12:16w'");
+        "' is not allowed; it must be 'N:M' with 1 <= N <= M <= ", kMaxM, ", or one of ",
+        sparse_pattern_names(", ", "'", true));
   return pattern;
 }
 
@@ -80,10 +82,23 @@ inline ScalarType scalar_type(QuantizedType type) {
   return type == QuantizedType::kInt8 ? ScalarType::Char : ScalarType::Float8_e4m3fn;
 }
 
-inline cpu::Rescale checked_rescale(const std::string& rescale) {
-  if (rescale == "none") return cpu::Rescale::kNone;
-  if (rescale == "variance") return cpu::Rescale::kVariance;
+inline Rescale checked_rescale(const std::string& rescale) {
+  if (rescale == "none") return Rescale::kNone;
+  if (rescale == "variance") return Rescale::kVariance;
   fail("rescale: '", rescale, "' is not known; allowed: 'none', 'variance'");
+}
+
+inline DType checked_dtype(const std::string& dtype) {
+  for (const DType known : {DType::kFloat32, DType::kFloat16, DType::kBFloat16}) {
+    if (dtype == describe(known)) return known;
+  }
+  fail("dtype: '", dtype, "' is not known; allowed: 'float32', 'float16', 'bfloat16'");
+}
+
+inline ScalarType scalar_type(DType dtype) {
+  return dtype == DType::kFloat32   ? ScalarType::Float
+         : dtype == DType::kFloat16 ? ScalarType::Half
+                                    : ScalarType::BFloat16;
 }
 
 // K, the size of x's last dimension.
@@ -104,26 +119,35 @@ inline void check_factors(const char* name, const Tensor& factors, int64_t size)
 }
 
 // `cols` is the weight's: K, or more with a window layout's copies.
-inline void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t cols) {
+inline void check_weight_shape(const Tensor& weight, int64_t cols) {
   check(weight.dim() == 2 && weight.size(1) == cols, "weight: shape ", shape(weight),
         " does not match x; allowed: [N, ", cols, "]");
+}
+
+inline void check_weight_dtype(const Tensor& x, const Tensor& weight) {
   check(weight.scalar_type() == x.scalar_type(), "weight: dtype ",
         torch::headeronly::toString(weight.scalar_type()), " differs from x's ",
         torch::headeronly::toString(x.scalar_type()), "; they must be equal");
-  if (bias) {
-    check(bias->dim() == 1 && bias->size(0) == weight.size(0), "bias: shape ", shape(*bias),
-          " does not match weight; allowed: [N] = [", weight.size(0), "]");
-    check(bias->scalar_type() == x.scalar_type(), "bias: dtype ",
-          torch::headeronly::toString(bias->scalar_type()), " differs from x's ",
-          torch::headeronly::toString(x.scalar_type()), "; they must be equal");
-  }
+}
+
+inline void check_bias(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
+  if (!bias) return;
+  check(bias->dim() == 1 && bias->size(0) == weight.size(0), "bias: shape ", shape(*bias),
+        " does not match weight; allowed: [N] = [", weight.size(0), "]");
+  check(bias->scalar_type() == x.scalar_type(), "bias: dtype ", torch::headeronly::toString(bias->scalar_type()),
+        " differs from x's ", torch::headeronly::toString(x.scalar_type()), "; they must be equal");
+}
+
+inline void check_linear(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, int64_t cols) {
+  check_weight_shape(weight, cols);
+  check_weight_dtype(x, weight);
+  check_bias(x, weight, bias);
 }
 
 struct DequantizeShape {
   int64_t rows;
   int64_t cols;
   DType dtype;
-  ScalarType type;
 };
 
 // product int32 [T, N], token_scale fp32 [T], weight_scale fp32 [N], bias [N] of the output's dtype.
@@ -134,18 +158,12 @@ inline DequantizeShape check_dequantize(const Tensor& product, const Tensor& tok
         torch::headeronly::toString(product.scalar_type()), " is not allowed; it must be [T, N] of int32");
   check_factors("token_scale", token_scale, product.size(0));
   check_factors("weight_scale", weight_scale, product.size(1));
-  DequantizeShape result{product.size(0), product.size(1), DType::kFloat32, ScalarType::Float};
-  if (dtype == "float16") {
-    result.dtype = DType::kFloat16, result.type = ScalarType::Half;
-  } else if (dtype == "bfloat16") {
-    result.dtype = DType::kBFloat16, result.type = ScalarType::BFloat16;
-  } else {
-    check(dtype == "float32", "dtype: '", dtype, "' is not known; allowed: 'float32', 'float16', 'bfloat16'");
-  }
+  const DequantizeShape result{product.size(0), product.size(1), checked_dtype(dtype)};
+  const ScalarType type = scalar_type(result.dtype);
   if (bias) {
-    check(bias->dim() == 1 && bias->size(0) == result.cols && bias->scalar_type() == result.type, "bias: ",
-          shape(*bias), " of ", torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [",
-          result.cols, "] of ", torch::headeronly::toString(result.type));
+    check(bias->dim() == 1 && bias->size(0) == result.cols && bias->scalar_type() == type, "bias: ", shape(*bias),
+          " of ", torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [", result.cols,
+          "] of ", torch::headeronly::toString(type));
   }
   return result;
 }

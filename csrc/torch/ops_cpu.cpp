@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "amber/cpu/prune/prune.h"
+#include "amber/cpu/quantize/quantize.h"
 #include "checks.h"
 #include "dense_linear.h"
 
@@ -40,12 +42,12 @@ const float* pointer(const std::optional<Tensor>& factors) {
 
 // `x` is contiguous; outputs have its shape.
 void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
-         cpu::Rescale rescale, Outputs outputs) {
+         Rescale rescale, Outputs outputs) {
   const int64_t cols = checked_columns(x, pattern);
   const std::optional<Tensor> contiguous_scale = checked_factors("scale", scale, cols);
   if (x.numel() == 0) return;
 
-  const cpu::PruneArgs args{
+  const PruneArgs args{
       x.const_data_ptr(),
       pointer(contiguous_scale),
       outputs.pruned,
@@ -65,7 +67,7 @@ void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
 Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
              const std::string& rescale) {
   activation_dtype(x);
-  const cpu::Rescale rescale_kind = checked_rescale(rescale);
+  const Rescale rescale_kind = checked_rescale(rescale);
   const Tensor input = torch::stable::contiguous(x);
   Tensor pruned = torch::stable::empty_like(input);
   run(input, scale, pattern, rescale_kind, {pruned.mutable_data_ptr(), nullptr});
@@ -79,7 +81,7 @@ Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_te
   const Pattern pattern = checked_pattern(pattern_text);
   const Tensor input = torch::stable::contiguous(x);
   Tensor mask = torch::stable::new_empty(input, sizes_of(input), ScalarType::Bool);
-  run(input, scale, pattern, cpu::Rescale::kNone,
+  run(input, scale, pattern, Rescale::kNone,
       {nullptr, static_cast<uint8_t*>(mask.mutable_data_ptr())});
   return mask;
 }
@@ -103,7 +105,7 @@ std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tens
                                                     std::string rescale, std::string dtype) {
   const DType x_dtype = activation_dtype(x);
   const Pattern pattern = checked_pattern(pattern_text);
-  const cpu::Rescale rescale_kind = checked_rescale(rescale);
+  const Rescale rescale_kind = checked_rescale(rescale);
   const QuantizedType type = checked_quantized_type(dtype);
   const int64_t cols = checked_columns(x, pattern);
   const auto factors = checked_factors("smooth", smooth, cols);
@@ -115,17 +117,17 @@ std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tens
   if (x.numel() == 0) return {values, torch::stable::new_zeros(input, sizes, ScalarType::Float)};
 
   Tensor token_scale = torch::stable::new_empty(input, sizes, ScalarType::Float);
-  const cpu::QuantizeArgs args{input.const_data_ptr(),
-                               pointer(factors),
-                               pointer(contiguous_scale),
-                               values.mutable_data_ptr(),
-                               static_cast<float*>(token_scale.mutable_data_ptr()),
-                               x.numel() / cols,
-                               cols,
-                               pattern,
-                               x_dtype,
-                               rescale_kind,
-                               type};
+  const QuantizeArgs args{input.const_data_ptr(),
+                          pointer(factors),
+                          pointer(contiguous_scale),
+                          values.mutable_data_ptr(),
+                          static_cast<float*>(token_scale.mutable_data_ptr()),
+                          x.numel() / cols,
+                          cols,
+                          pattern,
+                          x_dtype,
+                          rescale_kind,
+                          type};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
   torch::stable::parallel_for(
@@ -142,16 +144,16 @@ Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, s
   const Tensor cols_scale = torch::stable::contiguous(weight_scale);
   std::optional<Tensor> bias_row;
   if (bias) bias_row = torch::stable::contiguous(*bias);
-  Tensor y = torch::stable::new_empty(input, sizes_of(input), shape.type);
+  Tensor y = torch::stable::new_empty(input, sizes_of(input), scalar_type(shape.dtype));
   if (input.numel() == 0) return y;
-  const cpu::DequantizeArgs args{static_cast<const int32_t*>(input.const_data_ptr()),
-                                 static_cast<const float*>(rows_scale.const_data_ptr()),
-                                 static_cast<const float*>(cols_scale.const_data_ptr()),
-                                 bias_row ? bias_row->const_data_ptr() : nullptr,
-                                 y.mutable_data_ptr(),
-                                 shape.rows,
-                                 shape.cols,
-                                 shape.dtype};
+  const DequantizeArgs args{static_cast<const int32_t*>(input.const_data_ptr()),
+                            static_cast<const float*>(rows_scale.const_data_ptr()),
+                            static_cast<const float*>(cols_scale.const_data_ptr()),
+                            bias_row ? bias_row->const_data_ptr() : nullptr,
+                            y.mutable_data_ptr(),
+                            shape.rows,
+                            shape.cols,
+                            shape.dtype};
   torch::stable::parallel_for(
       0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
       [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });

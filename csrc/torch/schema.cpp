@@ -1,4 +1,4 @@
-// The operators' schemas. Python registers their fakes (amber_ext/ops.py), each device its kernels.
+// The operators' schemas. Python registers their fakes (amber_ext/ops/library.py), each device its kernels.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(amber, library) {
@@ -15,4 +15,9 @@ STABLE_TORCH_LIBRARY(amber, library) {
       "Tensor? scale, str pattern, str rescale, str kernel) -> Tensor");
   library.def(
       "dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
+  // JSON, and why a sparse GEMM does not run a problem ("" when it does): for what chooses a kernel.
+  library.def("sparse_gemm_kernels() -> str");
+  library.def(
+      "sparse_gemm_refusal(str kernel, int arch, str operands, str dtype, str pattern, str rescale, int tokens, "
+      "int out_features, int in_features) -> str");
 }

@@ -62,15 +62,16 @@ endif()
 # SM90 sparse GEMM takes a minute or two.
 function(amber_add_cuda target)
   set(sources "${CMAKE_CURRENT_SOURCE_DIR}/csrc/amber/cuda")
+  set(kernels masked/prune.cu masked/quantize.cu compress/prune_compress.cu compress/quantize_compress.cu)
   # The compiler's own report is checked: serialised wgmma or spills fail the build.
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_CURRENT_SOURCE_DIR}/scripts/nvcc_checked.py")
 
   # PTX of the oldest one lets the selection kernels run on architectures that are newer than these.
   list(GET CMAKE_CUDA_ARCHITECTURES 0 oldest)
   string(REGEX REPLACE "-.*" "-virtual" oldest "${oldest}")
-  amber_cuda_objects(amber_cuda_kernels "${CMAKE_CUDA_ARCHITECTURES};${oldest}"
-    "${sources}/prune.cu;${sources}/prune_compress.cu;${sources}/quantize.cu;${sources}/quantize_compress.cu")
-  target_sources(${target} PRIVATE "${sources}/sparse_gemm.cpp" $<TARGET_OBJECTS:amber_cuda_kernels>)
+  list(TRANSFORM kernels PREPEND "${sources}/")
+  amber_cuda_objects(amber_cuda_kernels "${CMAKE_CUDA_ARCHITECTURES};${oldest}" "${kernels}")
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:amber_cuda_kernels>)
 
   foreach(family sm80 sm90)
     set(pattern "^8[0-9]")
@@ -80,7 +81,7 @@ function(amber_add_cuda target)
     set(architectures ${CMAKE_CUDA_ARCHITECTURES})
     list(FILTER architectures INCLUDE REGEX "${pattern}")
     if(architectures)
-      file(GLOB gemms CONFIGURE_DEPENDS "${sources}/sparse_gemm_${family}_*.cu")
+      file(GLOB_RECURSE gemms CONFIGURE_DEPENDS "${sources}/sparse_gemm/${family}/*.cu")
       amber_cuda_objects(amber_cuda_${family} "${architectures}" "${gemms}")
       target_sources(${target} PRIVATE $<TARGET_OBJECTS:amber_cuda_${family}>)
       string(TOUPPER ${family} upper)

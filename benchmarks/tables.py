@@ -1,0 +1,222 @@
+"""The tables of the pages, as Markdown: each function is one block, named as in the pages (`report.py`)."""
+
+from __future__ import annotations
+
+import json
+
+from environment import RESULTS, ROOT
+
+from amber_ext import Pattern
+from amber_ext.evaluation.table import table_cells
+from amber_ext.families import FAMILIES
+from amber_ext.ops.pattern import extra_windows
+
+# Those that run on 2:4 hardware, by the bound on their speed.
+PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
+NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{share:.{digits}%}".replace("%", " %")
+
+
+def patterns() -> str:
+    """What each pattern that runs on 2:4 hardware costs and keeps."""
+    data = load("perplexity")
+    perplexities = {
+        row["pattern"]: row["perplexity"] for row in data["rows"] if row["method"] == "robust_norm"
+    }
+    measured = measured_speedups()
+    rows = []
+    for text in PATTERNS:
+        pattern = Pattern(text)
+        widened = 1 + extra_windows(pattern) / 4
+        speeds = [measured.get(name, "not measured") for name in (text, f"int8 {text}")]
+        memory, bound = percent(widened - 1, 0), f"{2 / widened:.2f}×"
+        rows.append([text, percent(pattern.density), memory, bound, *speeds, f"{perplexities[text]:.2f}"])
+    header = ["pattern", "survivors", "more weight memory", "bound on speed-up"]
+    header += ["measured, 16-bit", "measured, int8", "perplexity"]
+    caption = (
+        f"Perplexity: {data['model']}, {data['text']}, first {data['tokens']:,} tokens, robust-norm on q, gate and "
+        f"down; not pruned {data['dense']:.2f} (`benchmarks/results/perplexity.json`). The bound is that of the "
+        "product alone, over dense of the same dtype:"
+    )
+    return caption + "\n\n" + markdown(header, rows)
+
+
+def measured_speedups() -> dict[str, str]:
+    """Pattern to its range over Llama's gate and down at T = 8192, compress included, over dense."""
+    ratios: dict[str, list[float]] = {}
+    for path in RESULTS.glob("gpu_*.json"):
+        for row in json.loads(path.read_text())["patterns"]:
+            if row["tokens"] != 8192:
+                continue
+            ms = {name: time["median"] for name, time in row["ms"].items()}
+            for name, time in ms.items():
+                dense = ms["int8_dense_linear" if name.startswith("int8") else "cublas"]
+                ratios.setdefault(name, []).append(dense / time)
+    return {name: f"{min(values):.2f} to {max(values):.2f}×" for name, values in ratios.items()}
+
+
+def families() -> str:
+    """What works with which models: `amber_ext.families`, and what holds for every other model."""
+    rows = []
+    for family in FAMILIES:
+        norms = "no: applied on the fly"
+        if family.decoder_layer:
+            norms = "attention's" if family.experts else "attention's and MLP's"
+        experts = f"fused (`{family.experts}`): by magnitude" if family.experts else "none"
+        served = "its layers, on a CPU; not the engine" if family.vllm else "not tested"
+        presets = ", ".join(f"`{name}`" for name in family.presets or {})
+        rows.append([family.name, "yes", norms, experts, presets, served])
+    others = [
+        "any other with `nn.Linear`",
+        "yes",
+        "where its layers are built like Llama's",
+        "one `nn.Linear` each: by magnitude; fused: refused",
+        "",
+        "not tested",
+    ]
+    header = ["models", "pruned", "smoothing folded into norms", "pruned experts", "the paper's skips"]
+    return markdown([*header, "tested in vLLM"], [*rows, others])
+
+
+def perplexity() -> str:
+    data = load("perplexity")
+    names = ["2:4", "4:8", "8:16", "10:16w", "12:16w"]
+    by_method: dict[str, dict[str, dict]] = {}
+    for row in data["rows"]:
+        by_method.setdefault(row["method"], {})[row["pattern"]] = row
+    rows = [["dense", "0 %", *[f"{data['dense']:.2f}"] * len(names)]]
+    for method, found in by_method.items():
+        coverage = next(iter(found.values()))["coverage"]
+        cells = [f"{found[p]['perplexity']:.2f}" if p in found else "" for p in names]
+        rows.append([method, percent(coverage), *cells])
+    caption = (
+        f"{data['model']}, {data['text']}, first {data['tokens']:,} tokens, windows of {data['window']}, "
+        "every token prefilled (`benchmarks/results/perplexity.json`):"
+    )
+    return caption + "\n\n" + markdown(["method", "coverage", *names], rows)
+
+
+def w8a8() -> str:
+    data = load("w8a8")
+    names = ["dense", "2:4", "4:8", "8:16"]
+    directions = {
+        "none": "none",
+        "smoothquant": "SmoothQuant, α = 0.5",
+        "outstanding": "the paper's inverse, α = 0.10",
+    }
+    cells: dict[tuple[str, str], dict[str, float]] = {}
+    for row in data["rows"]:
+        cells.setdefault((row["direction"], row["method"]), {})[row["pattern"]] = row["perplexity"]
+    rows = [["not quantised", "not pruned", f"{data['dense']:.2f}", "", "", ""]]
+    for (direction, method), found in cells.items():
+        values = [f"{found[p]:.2f}" if p in found else "" for p in names]
+        rows.append([directions[direction], method, *values])
+    caption = (
+        f"{data['model']}, all linear layers in int8, {data['text']}, first {data['tokens']:,} tokens, windows of "
+        f"{data['window']}, every token prefilled; calibrated on the next {data['calibration_tokens']:,} "
+        "(`benchmarks/results/w8a8.json`):"
+    )
+    return caption + "\n\n" + markdown(["smoothing", "score", *names], rows)
+
+
+def planner() -> str:
+    data = load("planner")
+    rows = [["dense", "0 %", "1.000", f"{data['dense']:.2f}"]]
+    for row in data["rows"]:
+        cells = [percent(row["coverage"]), f"{row['cost']:.3f}", f"{row['perplexity']:.2f}"]
+        rows.append([row["method"], *cells])
+    caption = (
+        f"{data['model']}, planned on {data['calibration']}, scored on {data['text']}, first {data['tokens']:,} tokens, "
+        f"windows of {data['window']}; cost is the bound for all linear layers in prefill relative to dense "
+        "(`benchmarks/results/planner.json`):"
+    )
+    return caption + "\n\n" + markdown(["method", "coverage", "cost", "perplexity"], rows)
+
+
+def evaluation(name: str) -> str:
+    data = load(f"eval_{name}")
+    settings = data["settings"]
+    caption = (
+        f"{data['model']}: zero-shot, the first {settings['limit']} documents of each task, in percent with standard "
+        f"errors; WikiText-2, first {settings['tokens']:,} tokens, windows of {settings['window']}; calibrated on "
+        f"{settings['calibration_tokens']:,} tokens of C4; robust_norm_skips leaves {settings['skip']} layers' q and "
+        f"gate dense (`benchmarks/results/eval_{name}.json`):"
+    )
+    header, body = table_cells(data["rows"])
+    return caption + "\n\n" + markdown(header, body)
+
+
+def eval_smollm2() -> str:
+    return evaluation("smollm2")
+
+
+def eval_tinyllama() -> str:
+    return evaluation("tinyllama")
+
+
+def cpu() -> str:
+    data = load("cpu")
+    shape, environment = data["shape"], data["environment"]
+    rows = []
+    for row in data["rows"]:
+        speeds = [f"{row['nm_prune_ms']:.1f} ms", f"{row['prune_speedup']:.0f}×"]
+        rows.append([row["pattern"], row["rescale"], *speeds, f"{row['linear_over_dense']:.2f}×"])
+    caption = (
+        f"bf16, X [{shape['T']}, {shape['K']}], W [{shape['N']}, {shape['K']}], {environment['threads']} threads of "
+        f"an {environment['cpu']} ({environment['cpu_capability']}); robust-norm scores of a [4096, 14336] weight "
+        f"take {data['robust_norm_s']:.1f} s (`benchmarks/results/cpu.json`):"
+    )
+    header = ["pattern", "rescale", "`nm_prune`", "faster than the reference", "`linear` / `F.linear`"]
+    return caption + "\n\n" + markdown(header, rows)
+
+
+def gpu() -> str:
+    parts = []
+    for path in sorted(RESULTS.glob("gpu_*.json")):
+        data = json.loads(path.read_text())
+        columns = {
+            "amber_linear": "2:4, compress included",
+            "int8_dense_linear": "int8 dense, quantise included",
+            "int8_amber_linear": "int8 2:4, all included",
+            "e4m3_dense_linear": "e4m3 dense, quantise included",
+            "e4m3_amber_linear": "e4m3 2:4, all included",
+            "cusparselt_gemm": "cuSPARSELt 2:4, GEMM alone",
+        }
+        rows = []
+        for row in data["rows"]:
+            ms = {name: time["median"] for name, time in row["ms"].items()}
+            ratios = [f"{ms['cublas'] / ms[name]:.2f}×" if name in ms else "not measured" for name in columns]
+            rows.append([row["shape"], str(row["tokens"]), f"{ms['cublas']:.3f} ms", *ratios])
+        caption = (
+            f"{data['device']['name']}, {data['dtype']}, {data['pattern']} (`{path.relative_to(ROOT)}`):"
+        )
+        parts.append(caption + "\n\n" + markdown(["shape", "T", "cuBLAS", *columns.values()], rows))
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+TABLES = {
+    table.__name__: table
+    for table in (
+        patterns,
+        families,
+        perplexity,
+        w8a8,
+        planner,
+        eval_smollm2,
+        eval_tinyllama,
+        cpu,
+        gpu,
+    )
+}

@@ -1,0 +1,14 @@
+// The instruction sets that CPU kernels are compiled for.
+#pragma once
+
+namespace amber::cpu {
+
+// Weakest first.
+enum class Isa { kPortable, kAvx2, kAvx512 };
+
+// The strongest that this CPU has.
+Isa best_isa();
+
+const char* isa_name(Isa isa);
+
+}  // namespace amber::cpu

@@ -1,0 +1,130 @@
+#include "amber/cpu/quantize/quantize.h"
+
+#include <cstring>
+#include <vector>
+
+#include "amber/cpu/prune/prune_row.h"
+#include "amber/cpu/quantize/quantize_isa.h"
+#include "amber/rescale.h"
+
+namespace amber::cpu {
+namespace {
+
+constexpr int64_t element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
+template <typename T>
+void smooth_row(const T* x, const float* smooth, int64_t cols, float* v) {
+  for (int64_t k = 0; k < cols; ++k) v[k] = smooth ? to_float(x[k]) * smooth[k] : to_float(x[k]);
+}
+
+void portable_smooth(const void* x, DType dtype, const float* smooth, int64_t cols, float* v) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return smooth_row(static_cast<const float*>(x), smooth, cols, v);
+    case DType::kFloat16:
+      return smooth_row(static_cast<const Float16*>(x), smooth, cols, v);
+    case DType::kBFloat16:
+      return smooth_row(static_cast<const BFloat16*>(x), smooth, cols, v);
+  }
+}
+
+uint32_t portable_absmax_bits(const float* v, int64_t cols) {
+  uint32_t largest = 0;
+  for (int64_t k = 0; k < cols; ++k) {
+    const uint32_t bits = absolute_bits(v[k]);
+    largest = bits > largest ? bits : largest;
+  }
+  return largest;
+}
+
+double portable_variance(const float* v, int64_t cols) { return population_variance(v, cols); }
+
+void portable_to_int8(const float* v, float inverse, int64_t cols, int8_t* out) {
+  for (int64_t k = 0; k < cols; ++k) out[k] = to_int8(v[k], inverse);
+}
+
+constexpr QuantizeSteps kQuantizePortable = {&portable_smooth, &portable_absmax_bits,
+                                             &portable_variance, &portable_to_int8};
+
+const QuantizeSteps& steps_of([[maybe_unused]] Isa isa) {
+#if defined(AMBER_X86)
+  if (isa == Isa::kAvx512) return kQuantizeAvx512;
+  if (isa == Isa::kAvx2) return kQuantizeAvx2;
+#endif
+  return kQuantizePortable;
+}
+
+template <typename T>
+void dequantize(const DequantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  const T* bias = static_cast<const T*>(args.bias);
+  for (int64_t t = row_begin; t < row_end; ++t) {
+    const int32_t* product = args.product + t * args.cols;
+    T* y = static_cast<T*>(args.y) + t * args.cols;
+    const float token_scale = args.token_scale[t];
+    for (int64_t n = 0; n < args.cols; ++n) {
+      const float value = static_cast<float>(product[n]) * token_scale * args.weight_scale[n];
+      y[n] = from_float<T>(bias ? value + to_float(bias[n]) : value);
+    }
+  }
+}
+
+}  // namespace
+
+Status validate(const QuantizeArgs& args) {
+  if (!args.pattern.valid()) return Status::kInvalidPattern;
+  if (args.rows < 0 || args.cols < 0) return Status::kNegativeSize;
+  if (args.cols % args.pattern.m != 0) return Status::kColsNotMultipleOfM;
+  const bool empty = args.rows == 0 || args.cols == 0;
+  if (!empty && (!args.x || !args.values || !args.token_scale)) return Status::kNullPointer;
+  return Status::kOk;
+}
+
+void quantize_rows_with(Isa isa, const QuantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  const QuantizeSteps& steps = steps_of(isa);
+  const int64_t row_bytes = args.cols * element_bytes(args.dtype);
+  const bool sparse = args.pattern.n < args.pattern.m;
+  const bool rescaled = sparse && args.rescale == Rescale::kVariance;
+  std::vector<uint8_t> pruned(sparse ? row_bytes : 0);
+  std::vector<float> v(args.cols), unpruned(rescaled ? args.cols : 0);
+
+  for (int64_t t = row_begin; t < row_end; ++t) {
+    const void* x = static_cast<const uint8_t*>(args.x) + t * row_bytes;
+    if (sparse) {
+      prune_rows_with(isa, {x, args.scale, pruned.data(), nullptr, 1, args.cols, args.pattern, args.dtype, Rescale::kNone},
+                      0, 1);
+    }
+    steps.smooth(sparse ? pruned.data() : x, args.dtype, args.smooth, args.cols, v.data());
+    const TokenScale units = token_scale(steps.absmax_bits(v.data(), args.cols), largest_value(args.type));
+    args.token_scale[t] = units.scale;
+    if (rescaled) {
+      steps.smooth(x, args.dtype, args.smooth, args.cols, unpruned.data());
+      args.token_scale[t] *= rescale_factor(steps.variance(unpruned.data(), args.cols),
+                                             steps.variance(v.data(), args.cols));
+    }
+    auto* values = static_cast<uint8_t*>(args.values) + t * args.cols;
+    if (units.inverse == 0.0f) {
+      std::memset(values, 0, args.cols);
+    } else if (args.type == QuantizedType::kInt8) {
+      steps.to_int8(v.data(), units.inverse, args.cols, reinterpret_cast<int8_t*>(values));
+    } else {
+      for (int64_t k = 0; k < args.cols; ++k) values[k] = to_e4m3(v[k], units.inverse);
+    }
+  }
+}
+
+void quantize_rows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  quantize_rows_with(best_isa(), args, row_begin, row_end);
+}
+
+void dequantize_rows(const DequantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  switch (args.dtype) {
+    case DType::kFloat32:
+      return dequantize<float>(args, row_begin, row_end);
+    case DType::kFloat16:
+      return dequantize<Float16>(args, row_begin, row_end);
+    case DType::kBFloat16:
+      return dequantize<BFloat16>(args, row_begin, row_end);
+  }
+}
+
+}  // namespace amber::cpu

@@ -1,8 +1,0 @@
-#define AMBER_LANES 8
-#include "amber/cpu/quantize_simd.h"
-
-namespace amber::cpu {
-
-const QuantizeSteps kQuantizeAvx2 = {&simd_smooth, &simd_absmax_bits, &simd_variance, &simd_to_int8};
-
-}  // namespace amber::cpu

@@ -1,0 +1,178 @@
+// Loads, stores and the compression of 16 columns, for host and device: what the compressing kernels share.
+#pragma once
+
+#include <cstring>
+
+#include "amber/cuda/compress/selection.h"
+#include "amber/cuda/element.h"
+#include "amber/metadata.h"
+#include "amber/select.h"
+#include "amber/select_window.h"
+
+namespace amber::cuda {
+
+inline constexpr uint32_t kPaddingNibbles = 0x44444444;  // E of padding: indices {0, 1} in every quad
+
+struct Words4 {
+  uint32_t word[4];
+};
+
+// X is read once: on a GPU, do not keep it in the cache.
+AMBER_HOST_DEVICE Words4 load_streaming(const void* from) {
+  Words4 words;
+#if defined(__CUDA_ARCH__)
+  const uint4 four = __ldcs(static_cast<const uint4*>(from));
+  words = {{four.x, four.y, four.z, four.w}};
+#else
+  std::memcpy(&words, from, sizeof words);
+#endif
+  return words;
+}
+
+// The scale is read by every row: on a GPU, through the read-only cache.
+AMBER_HOST_DEVICE void load_4_floats(const float* from, float* to) {
+#if defined(__CUDA_ARCH__)
+  const float4 four = __ldg(reinterpret_cast<const float4*>(from));
+  to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+#else
+  std::memcpy(to, from, 4 * sizeof(float));
+#endif
+}
+
+AMBER_HOST_DEVICE void store_16_bytes(void* to, const Words4& words) {
+#if defined(__CUDA_ARCH__)
+  *static_cast<uint4*>(to) = make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]);
+#else
+  std::memcpy(to, &words, sizeof words);
+#endif
+}
+
+// The first 1, 2 or 4 words, at once.
+template <int Count>
+AMBER_HOST_DEVICE void store_copies(void* to, const Words4& words) {
+  if constexpr (Count == 4) {
+    store_16_bytes(to, words);
+  } else if constexpr (Count == 2) {
+#if defined(__CUDA_ARCH__)
+    *static_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
+#else
+    std::memcpy(to, &words, 2 * sizeof(uint32_t));
+#endif
+  } else {
+    static_assert(Count == 1);
+    *static_cast<uint32_t*>(to) = words.word[0];
+  }
+}
+
+// Bytes of {low, high} by the selector's nibbles, as the PRMT instruction picks them.
+AMBER_HOST_DEVICE uint32_t pick_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(low, high, selector);
+#else
+  const uint64_t bytes = static_cast<uint64_t>(high) << 32 | low;
+  uint32_t picked = 0;
+  for (int i = 0; i < 4; ++i) {
+    picked |= static_cast<uint32_t>(bytes >> (8 * ((selector >> (4 * i)) & 7u)) & 0xffu) << (8 * i);
+  }
+  return picked;
+#endif
+}
+
+// What a window layout keeps of 16 columns: two values for each window (the quads, then the extra ones),
+// two to a word, and their nibbles.
+template <Selection S>
+struct Compressed16 {
+  uint32_t pair[kQuads + kExtraWindows<S>];
+  uint32_t nibbles;
+};
+
+// Columns `first` and `second` of four, two words. Element i is bytes 2i and 2i + 1.
+AMBER_HOST_DEVICE uint32_t pick_pair(uint32_t low, uint32_t high, uint32_t nibble) {
+  const uint32_t first = nibble & 3u, second = nibble >> 2;
+  return pick_bytes(low, high, (0x0010u + 0x0022u * first) | (0x1000u + 0x2200u * second));
+}
+
+// The keys of columns `begin` .. of 16 columns, 8 words.
+template <typename T, int M>
+AMBER_HOST_DEVICE void keys_of(const uint32_t (&word)[8], const float* scale, int begin, uint32_t (&key)[M]) {
+  AMBER_UNROLL
+  for (int i = 0; i < M; ++i) {
+    const uint32_t two = word[(begin + i) / 2];
+    const auto bits = static_cast<uint16_t>((begin + i) % 2 ? two >> 16 : two & 0xffffu);
+    key[i] = score_key(widen(T{bits}), scale[begin + i]);
+  }
+}
+
+// The survivors of 16 columns.
+template <typename T, Selection S>
+AMBER_HOST_DEVICE uint32_t survivors_of_16(const uint32_t (&word)[8], const float* scale) {
+  constexpr Pattern kPattern = pattern_of(S);
+  uint32_t kept = 0;
+  AMBER_UNROLL
+  for (int begin = 0; begin < kWindowColumns; begin += kPattern.m) {
+    uint32_t key[kPattern.m];
+    keys_of<T>(word, scale, begin, key);
+    if constexpr (kPattern.windowed) {
+      kept |= survivors_windowed<kExtraWindows<S>>(key) << begin;
+    } else if constexpr (kPattern == Pattern{2, 4}) {
+      kept |= survivors_2_4(key) << begin;
+    } else {
+      kept |= survivors<kPattern.m>(key, kPattern.n) << begin;
+    }
+  }
+  return kept;
+}
+
+// One window: its four columns in two words, and which of them it keeps. Unused slots are +0.
+template <Selection S>
+AMBER_HOST_DEVICE uint32_t compress_window(uint32_t low, uint32_t high, uint32_t used, uint32_t& nibble) {
+  constexpr bool kHasUnused = kWindowColumns / pattern_of(S).m * pattern_of(S).n < 2 * (kQuads + kExtraWindows<S>);
+  nibble = metadata_nibble(kHasUnused ? fill_window(used) : used);
+  uint32_t pair = pick_pair(low, high, nibble);
+  if constexpr (kHasUnused) {
+    if (!(used >> (nibble & 3u) & 1u)) pair &= 0xffff0000u;
+    if (!(used >> (nibble >> 2) & 1u)) pair &= 0x0000ffffu;
+  }
+  return pair;
+}
+
+// 16 columns, 8 words, under `scale` [16].
+template <typename T, Selection S>
+AMBER_HOST_DEVICE Compressed16<S> compress_16_columns(const uint32_t (&word)[8], const float* scale) {
+  constexpr int kExtra = kExtraWindows<S>;
+  const Slots slots = assign_slots<kExtra>(survivors_of_16<T, S>(word, scale));
+  Compressed16<S> out;
+  out.nibbles = 0;
+  AMBER_UNROLL
+  for (int window = 0; window < kQuads + kExtra; ++window) {
+    uint32_t low, high, used;
+    if (window < kQuads) {
+      low = word[2 * window], high = word[2 * window + 1];
+      used = slots.quads >> (4 * window) & 0xfu;
+    } else {
+      const int column = copied_column(window - kQuads);
+      const uint32_t halves = column % 2 ? 0x7632u : 0x5410u;
+      low = pick_bytes(word[column / 2], word[2 + column / 2], halves);
+      high = pick_bytes(word[4 + column / 2], word[6 + column / 2], halves);
+      used = slots.extra[window - kQuads];
+    }
+    uint32_t nibble;
+    out.pair[window] = compress_window<S>(low, high, used, nibble);
+    out.nibbles |= nibble << (4 * window);
+  }
+  return out;
+}
+
+// The nibbles of the copies of 32 columns, `Extra` bytes, which begin at column k of row t.
+template <int Extra>
+AMBER_HOST_DEVICE void store_copies_metadata(uint8_t* metadata, MetadataLayout layout, int64_t t, int64_t k,
+                                             int64_t padded_rows, uint32_t nibbles) {
+  uint8_t* to = metadata + nibble_address(layout, t, k, padded_rows).byte;
+  if constexpr (Extra == 1) {
+    *to = static_cast<uint8_t>(nibbles);
+  } else {
+    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(nibbles);
+  }
+}
+
+}  // namespace amber::cuda

@@ -1,0 +1,75 @@
+#include "amber/cuda/sparse_gemm/refusal.h"
+
+#include <sstream>
+
+#include "amber/pattern_names.h"
+#include "amber/window.h"
+
+namespace amber::cuda {
+namespace {
+
+template <typename... Parts>
+std::string line(const Parts&... parts) {
+  std::ostringstream text;
+  (text << ... << parts);
+  return text.str();
+}
+
+std::string capability(int arch) { return line(arch / 10, ".", arch % 10); }
+
+}  // namespace
+
+std::string refusal(const SparseGemmDescriptor& kernel, const SparseProblem& problem) {
+  if (!kernel.runs_on(problem.arch)) {
+    return line("kernel: '", kernel.name, "' is for SM", kernel.arch, ", but the device has compute capability ",
+                capability(problem.arch));
+  }
+  if (kernel.operands != problem.operands || kernel.dtype != problem.dtype) {
+    return line("kernel: '", kernel.name, "' does not take ", describe(problem.operands), " operands and dtype ",
+                describe(problem.dtype), "; allowed: ", describe(kernel.operands), " and ", describe(kernel.dtype));
+  }
+  const int extra = extra_windows(problem.pattern);
+  if (extra < 0) {
+    return line("pattern: '", problem.pattern.n, ":", problem.pattern.m, problem.pattern.windowed ? "w" : "",
+                "' does not run on a sparse GEMM; allowed: ", sparse_pattern_names(", ", "'"));
+  }
+  if (problem.rescale == Rescale::kVariance && !kernel.rescales) {
+    return line("rescale: 'variance' does not run on a sparse GEMM of ", describe(kernel.operands),
+                " operands; allowed: 'none'");
+  }
+  const int64_t t = problem.tokens, n = problem.out_features, k = problem.in_features;
+  if (t == 0 || n == 0) return "";
+  const int64_t multiple = extra == 0 ? kernel.in_features_multiple : kernel.copies_in_features_multiple;
+  if (k % multiple != 0) {
+    return line("x: its last dimension K = ", k, " is not a multiple of ", multiple, ", which ", kernel.name,
+                " needs");
+  }
+  if (k > kernel.max_in_features) {
+    return line("x: its last dimension K = ", k, " is too large; allowed: up to ", kernel.max_in_features);
+  }
+  if (n % kernel.out_features_multiple != 0) {
+    return line("weight: its first dimension N = ", n, " is not a multiple of ", kernel.out_features_multiple,
+                ", which ", kernel.name, " needs");
+  }
+  // CUTLASS takes problem sizes as int.
+  if (t > INT32_MAX) return line("x: T = ", t, " tokens are too many; allowed: up to ", INT32_MAX);
+  if (n > INT32_MAX) return line("weight: its first dimension N = ", n, " is too large; allowed: up to ", INT32_MAX);
+  if (k > INT32_MAX || widened_cols(k, extra) > INT32_MAX) {
+    return line("x: its last dimension K = ", k, " is too large; allowed: up to ", INT32_MAX, ", copies included");
+  }
+  return "";
+}
+
+SparseGemmChoice choose_sparse_gemm(const std::string& name, const SparseProblem& problem) {
+  const SparseGemmKernel* kernel = name == kDefaultSparseGemm
+                                       ? default_sparse_gemm(problem.arch, problem.operands, problem.dtype)
+                                       : find_sparse_gemm(name.c_str());
+  if (!kernel) {
+    return {nullptr, line("kernel: '", name, "' is not in this build for compute capability ",
+                          capability(problem.arch), ", ", describe(problem.operands), " operands and dtype ",
+                          describe(problem.dtype), "; `amber-ext info` lists what is")};
+  }
+  return {kernel, refusal(*kernel, problem)};
+}
+
+}  // namespace amber::cuda

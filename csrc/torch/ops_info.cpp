@@ -1,0 +1,37 @@
+// What this build contains, asked through the op library: it loads under Pythons that it was not built with.
+#include <torch/csrc/stable/library.h>
+
+#include "amber/cuda/sparse_gemm/refusal.h"
+#include "amber/info/catalogue.h"
+#include "checks.h"
+
+namespace amber::ops {
+namespace {
+
+cuda::Operands checked_operands(const std::string& operands) {
+  for (const auto known : {cuda::Operands::k16bit, cuda::Operands::kInt8, cuda::Operands::kE4m3}) {
+    if (operands == cuda::describe(known)) return known;
+  }
+  fail("operands: '", operands, "' is not known; allowed: '16-bit', 'int8', 'e4m3'");
+}
+
+}  // namespace
+
+std::string sparse_gemm_kernels() { return sparse_gemms_json(); }
+
+std::string sparse_gemm_refusal(std::string kernel, int64_t arch, std::string operands, std::string dtype,
+                                std::string pattern, std::string rescale, int64_t tokens, int64_t out_features,
+                                int64_t in_features) {
+  return cuda::choose_sparse_gemm(kernel, {static_cast<int>(arch), checked_operands(operands), checked_dtype(dtype),
+                                           checked_pattern(pattern), checked_rescale(rescale), tokens, out_features,
+                                           in_features})
+      .refusal;
+}
+
+}  // namespace amber::ops
+
+// Without a tensor argument there is no device to dispatch on.
+STABLE_TORCH_LIBRARY_IMPL(amber, CompositeExplicitAutograd, library) {
+  library.impl("sparse_gemm_kernels", TORCH_BOX(&amber::ops::sparse_gemm_kernels));
+  library.impl("sparse_gemm_refusal", TORCH_BOX(&amber::ops::sparse_gemm_refusal));
+}
