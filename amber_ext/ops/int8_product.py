@@ -15,7 +15,7 @@ CUDA_MULTIPLE = 8
 
 def _int_mm_is_exact() -> bool:
     """Whether oneDNN's 8-bit instructions are those that do not saturate: ONEDNN_MAX_CPU_ISA may forbid them."""
-    largest = torch.full((32, 64), 127, dtype=torch.int8)
+    largest = torch.full((32, 64), 127, dtype=torch.int8, device="cpu")
     return bool((torch._int_mm(largest, largest.t()) == 64 * 127 * 127).all())
 
 
