@@ -9,8 +9,8 @@ from amber_ext.models import load_model
 from amber_ext.perplexity import perplexity
 
 loaded = load_model("smollm2")
-ids = tokenize(loaded.tokenizer, builtin_text(), 4096)
-calibration, scored = [part[None] for part in ids[:2048].split(512)], ids[2048:]
+ids = tokenize(loaded.tokenizer, builtin_text(), 2048)
+calibration, scored = [part[None] for part in ids[:1024].split(512)], ids[1024:]
 
 dense = perplexity(loaded.model, scored)
 found = plan_for_cost(loaded.model, calibration, cost=0.8)

@@ -1,4 +1,5 @@
-"""A real model's perplexities against figures that an independent implementation measured.
+"""A real model's perplexities against figures that an independent implementation measured: plain torch on
+transformers' model, with hooks that sort each group, and none of this package.
 
 Dense ones are within 1 %. In a pruned one, rounding moves entries across the N:M limit, which on 2,048 tokens makes
 bf16 and fp32 differ by up to 5 % either way, and less on more text: those are within 3 %. What orders hold on any
@@ -28,15 +29,15 @@ def pruned_perplexity(loaded, path, config, count):
 @pytest.mark.parametrize(
     "config, expected",
     [
-        (None, 24.14),
-        (AmberConfig(score="magnitude", targets=ALL_SEVEN), 116.6),
-        (AmberConfig(), 39.07),
-        (AmberConfig(rescale="variance"), 38.18),
+        (None, 23.31),
+        (AmberConfig(score="magnitude", targets=ALL_SEVEN), 116.7),
+        (AmberConfig(), 38.41),
+        (AmberConfig(rescale="variance"), 37.40),
     ],
     ids=["dense", "magnitude-everywhere", "robust-norm", "robust-norm-rescaled"],
 )
 def test_perplexity_on_wikitext(smollm2, wikitext_path, config, expected):
-    got = pruned_perplexity(smollm2, wikitext_path, config, 40_960)
+    got = pruned_perplexity(smollm2, wikitext_path, config, 20_480)
     assert got == pytest.approx(expected, rel=DENSE if config is None else PRUNED)
 
 
