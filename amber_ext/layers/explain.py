@@ -7,7 +7,7 @@ import torch
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.ops.backends import Decision
-from amber_ext.ops.functional import decide_linear, decide_linear_w8a8
+from amber_ext.ops.functional import decide_linear
 from amber_ext.ops.measurements import DENSE
 from amber_ext.phase import DECODE, current_phase
 
@@ -26,7 +26,7 @@ def explain(layer: torch.nn.Module, x: torch.Tensor) -> Decision:
     if isinstance(layer, QuantizedLinear):
         arguments = layer.call_arguments()
         del arguments["smooth"]  # multiplied in, wherever the product runs
-        return decide_linear_w8a8(x, **arguments)
+        return decide_linear(x, **arguments)
     if not isinstance(layer, AmberLinear):
         return Decision(DENSE, f"{type(layer).__name__} is not a pruned layer", DENSE)
     if current_phase() == DECODE:

@@ -140,8 +140,15 @@ def linear_w8a8(
     """
     pattern = Pattern(pattern)
     checks.check_factors("smooth", smooth, x)
-    decision = decide_linear_w8a8(
-        x, weight, weight_scale, bias, pattern=pattern, scale=scale, rescale=rescale, backend=backend
+    decision = decide_linear(
+        x,
+        weight,
+        bias,
+        pattern=pattern,
+        scale=scale,
+        rescale=rescale,
+        backend=backend,
+        weight_scale=weight_scale,
     )
     if decision.backend != "cutlass":
         weight = weight.narrow(1, 0, x.shape[-1])
@@ -172,29 +179,18 @@ def decide_linear(
     scale: torch.Tensor | None,
     rescale: str,
     backend: str,
+    weight_scale: torch.Tensor | None = None,
 ) -> Decision:
-    """What `linear` would run, after its checks; nothing is computed. Args, raises: as `linear`."""
+    """What `linear`, or with ``weight_scale`` `linear_w8a8`, would run, after its checks; nothing is computed.
+
+    Args, raises: as these.
+    """
     pattern = _checked(x, pattern, scale)
     checks.one_of("rescale", rescale, checks.RESCALES)
-    checks.check_linear(x, weight, bias, pattern)
-    return choose_product(problem_of(x, weight, bias, pattern, rescale), backend)
-
-
-def decide_linear_w8a8(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    weight_scale: torch.Tensor,
-    bias: torch.Tensor | None,
-    *,
-    pattern: str | Pattern,
-    scale: torch.Tensor | None,
-    rescale: str,
-    backend: str,
-) -> Decision:
-    """What `linear_w8a8` would run, after its checks; nothing is computed. Args, raises: as `linear_w8a8`."""
-    pattern = _checked(x, pattern, scale)
-    checks.one_of("rescale", rescale, checks.RESCALES)
-    checks.check_linear_w8a8(x, weight, weight_scale, bias, pattern)
+    if weight_scale is None:
+        checks.check_linear(x, weight, bias, pattern)
+    else:
+        checks.check_linear_w8a8(x, weight, weight_scale, bias, pattern)
     return choose_product(problem_of(x, weight, bias, pattern, rescale), backend)
 
 
