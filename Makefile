@@ -91,9 +91,9 @@ $(VENV)/.built: $(VENV)/.tools $(SOURCES) constraints.txt
 	rm -f $(VENV)/.built-cuda
 	touch $@
 
-# The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU.
+# The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU, with the PTX that the emulated GPU runs.
 $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES) constraints.txt
-	$(INSTALL) ".[models,eval,test]"
+	AMBER_EMBED_PTX=1 $(INSTALL) ".[models,eval,test]"
 	touch $@ $(VENV)/.built
 
 clean:

@@ -79,14 +79,15 @@ struct Shape {
 };
 
 // Llama-3.1-8B and Qwen2-7B.
-const Shape kShapes[] = {{"llama q", 4096, 4096},  {"llama gate", 14336, 4096}, {"llama down", 4096, 14336},
-                         {"qwen2 q", 3584, 3584},  {"qwen2 gate", 18944, 3584}, {"qwen2 down", 3584, 18944}};
+const Shape kShapes[] = {{"llama q", 4096, 4096}, {"llama gate", 14336, 4096}, {"llama down", 4096, 14336},
+                         {"qwen2 q", 3584, 3584}, {"qwen2 gate", 18944, 3584}, {"qwen2 down", 3584, 18944}};
 
 void benchmark_copy() {
   const size_t bytes = size_t{1} << 30;
   Buffer from(bytes), to(bytes);
   from.fill_random(1);
-  const double ms = median_ms([&](int) { check(cudaMemcpyAsync(to.get(), from.get(), bytes, cudaMemcpyDeviceToDevice)); });
+  const double ms =
+      median_ms([&](int) { check(cudaMemcpyAsync(to.get(), from.get(), bytes, cudaMemcpyDeviceToDevice)); });
   std::printf("{\"kind\": \"copy\", \"bytes\": %zu, \"ms\": %.5f, \"gb_per_s\": %.1f}\n", bytes, ms,
               2.0 * bytes / ms * 1e-6);
 }
@@ -106,40 +107,44 @@ void benchmark_compress(const SparsePattern& sparse, int64_t t, int64_t k, Metad
   std::vector<float> ones(k, 1.25f);
   check(cudaMemcpy(scale.get(), ones.data(), k * 4, cudaMemcpyHostToDevice));
   const double ms = median_ms([&](int i) {
-    check(cuda::prune_compress({x.get() + x_bytes * (i % copies), reinterpret_cast<float*>(scale.get()), values.get(),
-                                reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout,
-                                sparse.pattern},
-                               nullptr));
+    check(cuda::prune_compress(
+        {x.get() + x_bytes * (i % copies), reinterpret_cast<float*>(scale.get()), values.get(),
+         reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout, sparse.pattern},
+        nullptr));
   });
-  std::printf("{\"kind\": \"prune_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-              sparse.name, static_cast<long>(t), static_cast<long>(k), ms,
-              bytes_per_element(sparse.pattern, 2) * t * k / ms * 1e-6);
+  std::printf(
+      "{\"kind\": \"prune_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"ms\": %.5f, \"gb_per_s\": %.1f}\n",
+      sparse.name, static_cast<long>(t), static_cast<long>(k), ms,
+      bytes_per_element(sparse.pattern, 2) * t * k / ms * 1e-6);
 }
 
 // `smoothed`: factors on the fly.
-void benchmark_quantize_compress(const SparsePattern& sparse, int64_t t, int64_t k, MetadataLayout layout, bool smoothed) {
+void benchmark_quantize_compress(const SparsePattern& sparse, int64_t t, int64_t k, MetadataLayout layout,
+                                 bool smoothed) {
   const int64_t wide_k = widened_cols(k, sparse.extra_windows);
   const size_t x_bytes = static_cast<size_t>(t) * k * 2;
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_8bit ? metadata_rows(layout, t) : t;
-  Buffer x(x_bytes * copies), factors(k * 4), values(value_rows * wide_k / 2), metadata(metadata_bytes(layout, t, wide_k)),
-      token_scale(value_rows * 4);
+  Buffer x(x_bytes * copies), factors(k * 4), values(value_rows * wide_k / 2),
+      metadata(metadata_bytes(layout, t, wide_k)), token_scale(value_rows * 4);
   x.fill_random(2);
   std::vector<float> ones(k, 1.25f);
   check(cudaMemcpy(factors.get(), ones.data(), k * 4, cudaMemcpyHostToDevice));
   const auto* scale = reinterpret_cast<const float*>(factors.get());
   for (bool rescale : {false, true}) {
     const double ms = median_ms([&](int i) {
-      check(cuda::quantize_compress({x.get() + x_bytes * (i % copies), smoothed ? scale : nullptr, scale, values.get(),
-                                     reinterpret_cast<uint8_t*>(metadata.get()),
-                                     reinterpret_cast<float*>(token_scale.get()), t, k, value_rows, DType::kBFloat16,
-                                     layout, QuantizedType::kInt8, rescale, sparse.pattern},
-                                    nullptr));
+      check(cuda::quantize_compress(
+          {x.get() + x_bytes * (i % copies), smoothed ? scale : nullptr, scale, values.get(),
+           reinterpret_cast<uint8_t*>(metadata.get()), reinterpret_cast<float*>(token_scale.get()), t, k, value_rows,
+           DType::kBFloat16, layout, QuantizedType::kInt8, rescale, sparse.pattern},
+          nullptr));
     });
-    std::printf("{\"kind\": \"quantize_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": %s, "
-                "\"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-                sparse.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
-                rescale ? "true" : "false", ms, bytes_per_element(sparse.pattern, 1) * t * k / ms * 1e-6);
+    std::printf(
+        "{\"kind\": \"quantize_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": "
+        "%s, "
+        "\"ms\": %.5f, \"gb_per_s\": %.1f}\n",
+        sparse.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
+        rescale ? "true" : "false", ms, bytes_per_element(sparse.pattern, 1) * t * k / ms * 1e-6);
   }
 }
 
@@ -157,7 +162,8 @@ void benchmark_gemm(const cuda::SparseGemmKernel& kernel, const Shape& shape, in
   auto* e = reinterpret_cast<uint8_t*>(metadata.get());
   auto* scales = reinterpret_cast<float*>(token_scale.get());
   if (wide) {
-    check(cuda::prune_compress({x.get(), nullptr, values.get(), e, t, shape.k, rows, kernel.dtype, kernel.layout}, nullptr));
+    check(cuda::prune_compress({x.get(), nullptr, values.get(), e, t, shape.k, rows, kernel.dtype, kernel.layout},
+                               nullptr));
   } else {
     const auto type = kernel.operands == cuda::Operands::kInt8 ? QuantizedType::kInt8 : QuantizedType::kE4m3;
     check(cuda::quantize_compress({x.get(), nullptr, nullptr, values.get(), e, scales, t, shape.k, rows, kernel.dtype,
@@ -167,9 +173,19 @@ void benchmark_gemm(const cuda::SparseGemmKernel& kernel, const Shape& shape, in
   for (auto order : {cuda::RasterOrder::kAlongM, cuda::RasterOrder::kAlongN}) {
     for (int swizzle : {1, 4, 8}) {
       if (kernel.arch == 80 && (swizzle != 1 || order != cuda::RasterOrder::kAlongM)) continue;
-      cuda::SparseGemmArgs args{values.get(), reinterpret_cast<uint8_t*>(metadata.get()), weight.get(), nullptr,
-                                output.get(), t, shape.n, shape.k, multiprocessors, scales,
-                                reinterpret_cast<float*>(weight_scale.get()), order, swizzle};
+      cuda::SparseGemmArgs args{values.get(),
+                                reinterpret_cast<uint8_t*>(metadata.get()),
+                                weight.get(),
+                                nullptr,
+                                output.get(),
+                                t,
+                                shape.n,
+                                shape.k,
+                                multiprocessors,
+                                scales,
+                                reinterpret_cast<float*>(weight_scale.get()),
+                                order,
+                                swizzle};
       Buffer workspace(kernel.workspace_bytes(args));
       bool failed = false;
       const double ms = median_ms([&](int i) {
@@ -177,11 +193,12 @@ void benchmark_gemm(const cuda::SparseGemmKernel& kernel, const Shape& shape, in
         failed |= kernel.run(args, workspace.get(), nullptr) != cuda::GemmStatus::kOk;
       });
       if (failed) std::fprintf(stderr, "%s failed\n", kernel.name);
-      std::printf("{\"kind\": \"sparse_gemm\", \"kernel\": \"%s\", \"shape\": \"%s\", \"t\": %ld, \"n\": %ld, \"k\": %ld, "
-                  "\"raster\": \"%s\", \"swizzle\": %d, \"ok\": %s, \"ms\": %.5f, \"dense_tflops\": %.1f}\n",
-                  kernel.name, shape.name, static_cast<long>(t), static_cast<long>(shape.n), static_cast<long>(shape.k),
-                  order == cuda::RasterOrder::kAlongM ? "M" : "N", swizzle, failed ? "false" : "true", ms,
-                  2.0 * t * shape.n * shape.k / ms * 1e-9);
+      std::printf(
+          "{\"kind\": \"sparse_gemm\", \"kernel\": \"%s\", \"shape\": \"%s\", \"t\": %ld, \"n\": %ld, \"k\": %ld, "
+          "\"raster\": \"%s\", \"swizzle\": %d, \"ok\": %s, \"ms\": %.5f, \"dense_tflops\": %.1f}\n",
+          kernel.name, shape.name, static_cast<long>(t), static_cast<long>(shape.n), static_cast<long>(shape.k),
+          order == cuda::RasterOrder::kAlongM ? "M" : "N", swizzle, failed ? "false" : "true", ms,
+          2.0 * t * shape.n * shape.k / ms * 1e-9);
       std::fflush(stdout);
     }
   }
@@ -198,8 +215,8 @@ int main(int argc, char** argv) {
   cudaDeviceProp properties;
   check(cudaGetDeviceProperties(&properties, 0));
   const int arch = properties.major * 10 + properties.minor;
-  std::printf("{\"kind\": \"device\", \"name\": \"%s\", \"arch\": %d, \"multiprocessors\": %d}\n", properties.name, arch,
-              properties.multiProcessorCount);
+  std::printf("{\"kind\": \"device\", \"name\": \"%s\", \"arch\": %d, \"multiprocessors\": %d}\n", properties.name,
+              arch, properties.multiProcessorCount);
   std::vector<int64_t> tokens;
   for (int i = 1; i < argc; ++i) tokens.push_back(std::atoll(argv[i]));
   if (tokens.empty()) tokens = {512, 2048, 8192};

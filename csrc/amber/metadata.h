@@ -43,9 +43,7 @@ constexpr AMBER_HOST_DEVICE int64_t metadata_rows(MetadataLayout layout, int64_t
 
 constexpr AMBER_HOST_DEVICE int64_t metadata_cols(MetadataLayout layout, int64_t cols) {
   // SM80 interleaves two words of E per row: 2 x 16 columns (16-bit) or 2 x 32 (8-bit).
-  return round_up(cols, layout == MetadataLayout::kSm80_16bit ? 32
-                        : layout == MetadataLayout::kSm80_8bit ? 64
-                                                               : 128);
+  return round_up(cols, layout == MetadataLayout::kSm80_16bit ? 32 : layout == MetadataLayout::kSm80_8bit ? 64 : 128);
 }
 
 constexpr AMBER_HOST_DEVICE int64_t metadata_bytes(MetadataLayout layout, int64_t rows, int64_t cols) {
@@ -55,8 +53,8 @@ constexpr AMBER_HOST_DEVICE int64_t metadata_bytes(MetadataLayout layout, int64_
 // Byte of E that holds row t, column k (1 bit per logical element), for padded_rows = a multiple
 // of 64. 16-bit values: CuTe's TensorEAtom_16bit for a K tile of 128.
 AMBER_HOST_DEVICE int64_t sm90_16bit_byte(int64_t t, int64_t k, int64_t padded_rows) {
-  return (k / 128) * 16 * padded_rows + (t / 16) * 256 + ((k % 32) / 16) * 128 + (t % 8) * 16 +
-         ((k % 128) / 32) * 4 + ((t % 16) / 8) * 2 + (k % 16) / 8;
+  return (k / 128) * 16 * padded_rows + (t / 16) * 256 + ((k % 32) / 16) * 128 + (t % 8) * 16 + ((k % 128) / 32) * 4 +
+         ((t % 16) / 8) * 2 + (k % 16) / 8;
 }
 
 // 8-bit values: CuTe's TensorEAtom_8bit for a K tile of 128.
@@ -81,8 +79,7 @@ AMBER_HOST_DEVICE int64_t sm80_word(int64_t t, int64_t word_col, int64_t padded_
 }
 
 // Where the nibble of row t, columns k..k+3 (k a multiple of 4) lies.
-AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t, int64_t k,
-                                               int64_t padded_rows) {
+AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t, int64_t k, int64_t padded_rows) {
   const int shift = (k % 8) == 4 ? 4 : 0;
   switch (layout) {
     case MetadataLayout::kSm90_16bit:

@@ -38,8 +38,6 @@ static constexpr int extra_windows(Pattern pattern) {
   return -1;
 }
 
-constexpr bool Pattern::valid() const {
-  return windowed ? extra_windows(*this) >= 0 : 1 <= n && n <= m && m <= kMaxM;
-}
+constexpr bool Pattern::valid() const { return windowed ? extra_windows(*this) >= 0 : 1 <= n && n <= m && m <= kMaxM; }
 
 }  // namespace amber

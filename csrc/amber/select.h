@@ -57,10 +57,8 @@ AMBER_HOST_DEVICE uint32_t survivors_2_4(const uint32_t (&key)[4]) {
   const bool b01 = key[0] >= key[1], b02 = key[0] >= key[2], b03 = key[0] >= key[3];
   const bool b12 = key[1] >= key[2], b13 = key[1] >= key[3], b23 = key[2] >= key[3];
   const auto majority = [](bool a, bool b, bool c) { return (a & b) | (c & (a | b)); };
-  return static_cast<uint32_t>(majority(b01, b02, b03)) |
-         static_cast<uint32_t>(majority(!b01, b12, b13)) << 1 |
-         static_cast<uint32_t>(majority(!b02, !b12, b23)) << 2 |
-         static_cast<uint32_t>(majority(!b03, !b13, !b23)) << 3;
+  return static_cast<uint32_t>(majority(b01, b02, b03)) | static_cast<uint32_t>(majority(!b01, b12, b13)) << 1 |
+         static_cast<uint32_t>(majority(!b02, !b12, b23)) << 2 | static_cast<uint32_t>(majority(!b03, !b13, !b23)) << 3;
 }
 
 // `survivors` for an M known only at run time (m <= 32).

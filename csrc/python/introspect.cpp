@@ -6,10 +6,10 @@
 #include <stdexcept>
 #include <string>
 
-#include "amber/info/catalogue.h"
 #include "amber/cpu/compress/compress.h"
-#include "amber/cpu/prune/prune.h"
 #include "amber/cpu/compress/widen.h"
+#include "amber/cpu/prune/prune.h"
+#include "amber/info/catalogue.h"
 #include "build_info.h"
 
 namespace py = pybind11;
@@ -30,16 +30,15 @@ void check(amber::Status status) {
 }
 
 py::tuple compress_2_4(const Halves& x, const Bytes& mask, const std::string& layout_name) {
-  if (x.ndim() != 2 || mask.ndim() != 2 || mask.shape(0) != x.shape(0) ||
-      mask.shape(1) != x.shape(1)) {
+  if (x.ndim() != 2 || mask.ndim() != 2 || mask.shape(0) != x.shape(0) || mask.shape(1) != x.shape(1)) {
     throw py::value_error("x and mask: both must be 2-dimensional and of one shape");
   }
   const auto layout = layout_named(layout_name);
   const py::ssize_t rows = x.shape(0), cols = x.shape(1);
   Halves values({rows, cols / 2});
   Bytes metadata(amber::metadata_bytes(layout, rows, cols));
-  check(amber::cpu::compress_2_4(x.data(), mask.data(), rows, cols, 2, layout,
-                                 values.mutable_data(), metadata.mutable_data()));
+  check(amber::cpu::compress_2_4(x.data(), mask.data(), rows, cols, 2, layout, values.mutable_data(),
+                                 metadata.mutable_data()));
   return py::make_tuple(values, metadata);
 }
 
@@ -59,13 +58,11 @@ Halves decompress_2_4(const Halves& values, const Bytes& metadata, const std::st
   if (values.ndim() != 2) throw py::value_error("values: must be 2-dimensional");
   const py::ssize_t rows = values.shape(0), cols = values.shape(1) * 2;
   if (metadata.size() != amber::metadata_bytes(layout, rows, cols)) {
-    throw py::value_error("metadata: has " + std::to_string(metadata.size()) +
-                          " bytes; this shape needs " +
+    throw py::value_error("metadata: has " + std::to_string(metadata.size()) + " bytes; this shape needs " +
                           std::to_string(amber::metadata_bytes(layout, rows, cols)));
   }
   Halves x({rows, cols});
-  check(amber::cpu::decompress_2_4(values.data(), metadata.data(), rows, cols, 2, layout,
-                                   x.mutable_data()));
+  check(amber::cpu::decompress_2_4(values.data(), metadata.data(), rows, cols, 2, layout, x.mutable_data()));
   return x;
 }
 
@@ -86,8 +83,7 @@ PYBIND11_MODULE(_introspect, module) {
     return info;
   });
 
-  module.def("cpu_capability",
-             [] { return amber::cpu::isa_name(amber::cpu::best_isa()); });
+  module.def("cpu_capability", [] { return amber::cpu::isa_name(amber::cpu::best_isa()); });
 
   module.def("kernel_catalogue", [] {
     py::list kernels;
@@ -107,6 +103,6 @@ PYBIND11_MODULE(_introspect, module) {
              "2:4 compression of 16-bit x [T, K] by mask [T, K]: (values [T, K/2], metadata bytes).");
   module.def("widen", &widen, py::arg("x"), py::arg("mask"), py::arg("extra"),
              "The survivors of 16-bit x [T, K] in the slots of a window layout: (wide [T, K'], mask [T, K']).");
-  module.def("decompress_2_4", &decompress_2_4, py::arg("values"), py::arg("metadata"),
-             py::arg("layout"), "The inverse of compress_2_4, zeros where nothing was kept.");
+  module.def("decompress_2_4", &decompress_2_4, py::arg("values"), py::arg("metadata"), py::arg("layout"),
+             "The inverse of compress_2_4, zeros where nothing was kept.");
 }

@@ -105,8 +105,7 @@ inline ScalarType scalar_type(DType dtype) {
 inline int64_t checked_columns(const Tensor& x, Pattern pattern) {
   check(x.dim() >= 1, "x: a 0-dimensional tensor has no channels; at least 1 dimension is needed");
   const int64_t cols = x.size(x.dim() - 1);
-  check(cols % pattern.m == 0, "x: its last dimension K = ", cols, " is not a multiple of M = ",
-        pattern.m);
+  check(cols % pattern.m == 0, "x: its last dimension K = ", cols, " is not a multiple of M = ", pattern.m);
   return cols;
 }
 
@@ -114,8 +113,8 @@ inline int64_t checked_columns(const Tensor& x, Pattern pattern) {
 inline void check_factors(const char* name, const Tensor& factors, int64_t size) {
   check(factors.scalar_type() == ScalarType::Float, name, ": dtype ",
         torch::headeronly::toString(factors.scalar_type()), " is not supported; allowed: float32");
-  check(factors.dim() == 1 && factors.size(0) == size, name, ": shape ", shape(factors),
-        " does not match; allowed: [", size, "]");
+  check(factors.dim() == 1 && factors.size(0) == size, name, ": shape ", shape(factors), " does not match; allowed: [",
+        size, "]");
 }
 
 // `cols` is the weight's: K, or more with a window layout's copies.
@@ -125,9 +124,8 @@ inline void check_weight_shape(const Tensor& weight, int64_t cols) {
 }
 
 inline void check_weight_dtype(const Tensor& x, const Tensor& weight) {
-  check(weight.scalar_type() == x.scalar_type(), "weight: dtype ",
-        torch::headeronly::toString(weight.scalar_type()), " differs from x's ",
-        torch::headeronly::toString(x.scalar_type()), "; they must be equal");
+  check(weight.scalar_type() == x.scalar_type(), "weight: dtype ", torch::headeronly::toString(weight.scalar_type()),
+        " differs from x's ", torch::headeronly::toString(x.scalar_type()), "; they must be equal");
 }
 
 inline void check_bias(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
@@ -151,9 +149,8 @@ struct DequantizeShape {
 };
 
 // product int32 [T, N], token_scale fp32 [T], weight_scale fp32 [N], bias [N] of the output's dtype.
-inline DequantizeShape check_dequantize(const Tensor& product, const Tensor& token_scale,
-                                        const Tensor& weight_scale, const std::optional<Tensor>& bias,
-                                        const std::string& dtype) {
+inline DequantizeShape check_dequantize(const Tensor& product, const Tensor& token_scale, const Tensor& weight_scale,
+                                        const std::optional<Tensor>& bias, const std::string& dtype) {
   check(product.scalar_type() == ScalarType::Int && product.dim() == 2, "product: ", shape(product), " of ",
         torch::headeronly::toString(product.scalar_type()), " is not allowed; it must be [T, N] of int32");
   check_factors("token_scale", token_scale, product.size(0));

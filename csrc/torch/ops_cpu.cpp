@@ -22,8 +22,7 @@ struct Outputs {
 };
 
 // Contiguous; every element finite and > 0.
-std::optional<Tensor> checked_factors(const char* name, const std::optional<Tensor>& factors,
-                                      int64_t cols) {
+std::optional<Tensor> checked_factors(const char* name, const std::optional<Tensor>& factors, int64_t cols) {
   if (!factors) return std::nullopt;
   check_factors(name, *factors, cols);
   check(factors->is_cpu(), name, ": it must be on x's device, the CPU");
@@ -41,31 +40,27 @@ const float* pointer(const std::optional<Tensor>& factors) {
 }
 
 // `x` is contiguous; outputs have its shape.
-void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
-         Rescale rescale, Outputs outputs) {
+void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, Rescale rescale, Outputs outputs) {
   const int64_t cols = checked_columns(x, pattern);
   const std::optional<Tensor> contiguous_scale = checked_factors("scale", scale, cols);
   if (x.numel() == 0) return;
 
-  const PruneArgs args{
-      x.const_data_ptr(),
-      pointer(contiguous_scale),
-      outputs.pruned,
-      outputs.mask,
-      x.numel() / cols,
-      cols,
-      pattern,
-      activation_dtype(x),
-      rescale};
+  const PruneArgs args{x.const_data_ptr(),
+                       pointer(contiguous_scale),
+                       outputs.pruned,
+                       outputs.mask,
+                       x.numel() / cols,
+                       cols,
+                       pattern,
+                       activation_dtype(x),
+                       rescale};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
-  torch::stable::parallel_for(
-      0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
-      [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
+  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
+                              [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
 }
 
-Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
-             const std::string& rescale) {
+Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, const std::string& rescale) {
   activation_dtype(x);
   const Rescale rescale_kind = checked_rescale(rescale);
   const Tensor input = torch::stable::contiguous(x);
@@ -81,8 +76,7 @@ Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_te
   const Pattern pattern = checked_pattern(pattern_text);
   const Tensor input = torch::stable::contiguous(x);
   Tensor mask = torch::stable::new_empty(input, sizes_of(input), ScalarType::Bool);
-  run(input, scale, pattern, Rescale::kNone,
-      {nullptr, static_cast<uint8_t*>(mask.mutable_data_ptr())});
+  run(input, scale, pattern, Rescale::kNone, {nullptr, static_cast<uint8_t*>(mask.mutable_data_ptr())});
   return mask;
 }
 
@@ -92,17 +86,15 @@ Tensor nm_prune_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_t
 
 Tensor linear_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
                   std::string pattern_text, std::string rescale, std::string kernel) {
-  check(kernel == kMaskedDense, "kernel: '", kernel, "' does not run on the CPU; allowed: '",
-        kMaskedDense, "'");
+  check(kernel == kMaskedDense, "kernel: '", kernel, "' does not run on the CPU; allowed: '", kMaskedDense, "'");
   const Pattern pattern = checked_pattern(pattern_text);
   check_linear(x, weight, bias, checked_columns(x, pattern));
   const Tensor pruned = prune(x, scale, pattern, rescale);
   return dense_linear(pruned, weight, bias);
 }
 
-std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tensor> smooth,
-                                                    std::optional<Tensor> scale, std::string pattern_text,
-                                                    std::string rescale, std::string dtype) {
+std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tensor> smooth, std::optional<Tensor> scale,
+                                                    std::string pattern_text, std::string rescale, std::string dtype) {
   const DType x_dtype = activation_dtype(x);
   const Pattern pattern = checked_pattern(pattern_text);
   const Rescale rescale_kind = checked_rescale(rescale);
@@ -130,9 +122,8 @@ std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tens
                           type};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
-  torch::stable::parallel_for(
-      0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
-      [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
+  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
+                              [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
   return {values, token_scale};
 }
 
@@ -154,9 +145,8 @@ Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, s
                             shape.rows,
                             shape.cols,
                             shape.dtype};
-  torch::stable::parallel_for(
-      0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
-      [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
+  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
+                              [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
   return y;
 }
 

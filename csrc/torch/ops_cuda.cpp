@@ -12,15 +12,14 @@
 namespace amber::ops {
 namespace {
 
-void run_prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern,
-               Rescale rescale, void* pruned, void* mask) {
+void run_prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, Rescale rescale, void* pruned,
+               void* mask) {
   const int64_t cols = checked_columns(x, pattern);
   const auto contiguous_scale = checked_factors("scale", scale, x, cols);
   if (x.numel() == 0) return;
   const DeviceGuard guard(x.get_device_index());
-  check_cuda(cuda::prune({x.const_data_ptr(), scale_pointer(contiguous_scale), pruned,
-                          static_cast<uint8_t*>(mask), x.numel() / cols, cols, pattern,
-                          activation_dtype(x), rescale},
+  check_cuda(cuda::prune({x.const_data_ptr(), scale_pointer(contiguous_scale), pruned, static_cast<uint8_t*>(mask),
+                          x.numel() / cols, cols, pattern, activation_dtype(x), rescale},
                          current_stream(x)),
              "prune");
 }
@@ -103,13 +102,13 @@ Tensor dequantize_cuda(Tensor product, Tensor token_scale, Tensor weight_scale, 
   if (bias) bias_row = torch::stable::contiguous(*bias);
   Tensor y = torch::stable::new_empty(input, sizes_of(input), scalar_type(shape.dtype));
   const DeviceGuard guard(product.get_device_index());
-  check_cuda(cuda::dequantize({static_cast<const int32_t*>(input.const_data_ptr()),
-                               static_cast<const float*>(rows_scale.const_data_ptr()),
-                               static_cast<const float*>(cols_scale.const_data_ptr()),
-                               bias_row ? bias_row->const_data_ptr() : nullptr, y.mutable_data_ptr(), shape.rows,
-                               shape.cols, shape.dtype},
-                              current_stream(product)),
-             "dequantize");
+  check_cuda(
+      cuda::dequantize(
+          {static_cast<const int32_t*>(input.const_data_ptr()), static_cast<const float*>(rows_scale.const_data_ptr()),
+           static_cast<const float*>(cols_scale.const_data_ptr()), bias_row ? bias_row->const_data_ptr() : nullptr,
+           y.mutable_data_ptr(), shape.rows, shape.cols, shape.dtype},
+          current_stream(product)),
+      "dequantize");
   return y;
 }
 

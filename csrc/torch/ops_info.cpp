@@ -22,9 +22,9 @@ std::string sparse_gemm_kernels() { return sparse_gemms_json(); }
 std::string sparse_gemm_refusal(std::string kernel, int64_t arch, std::string operands, std::string dtype,
                                 std::string pattern, std::string rescale, int64_t tokens, int64_t out_features,
                                 int64_t in_features) {
-  return cuda::choose_sparse_gemm(kernel, {static_cast<int>(arch), checked_operands(operands), checked_dtype(dtype),
-                                           checked_pattern(pattern), checked_rescale(rescale), tokens, out_features,
-                                           in_features})
+  return cuda::choose_sparse_gemm(
+             kernel, {static_cast<int>(arch), checked_operands(operands), checked_dtype(dtype),
+                      checked_pattern(pattern), checked_rescale(rescale), tokens, out_features, in_features})
       .refusal;
 }
 

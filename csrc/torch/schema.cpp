@@ -13,8 +13,7 @@ STABLE_TORCH_LIBRARY(amber, library) {
   library.def(
       "sparse_linear_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, "
       "Tensor? scale, str pattern, str rescale, str kernel) -> Tensor");
-  library.def(
-      "dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
+  library.def("dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
   // JSON, and why a sparse GEMM does not run a problem ("" when it does): for what chooses a kernel.
   library.def("sparse_gemm_kernels() -> str");
   library.def(

@@ -54,8 +54,7 @@ Compressed compress(const SparseLinear& op, const Tensor& x, const std::optional
                     const std::optional<Tensor>& smooth, const cuda::SparseGemmKernel& kernel, cudaStream_t stream) {
   const int64_t t = x.size(0), cols = x.size(1), wide_cols = op.weight.size(1);
   const int64_t rows = kernel.padded_rows ? metadata_rows(kernel.layout, t) : t;
-  const Tensor metadata =
-      torch::stable::new_empty(x, {metadata_bytes(kernel.layout, t, wide_cols)}, ScalarType::Byte);
+  const Tensor metadata = torch::stable::new_empty(x, {metadata_bytes(kernel.layout, t, wide_cols)}, ScalarType::Byte);
   auto* e = static_cast<uint8_t*>(metadata.mutable_data_ptr());
   if (op.operands == cuda::Operands::k16bit) {
     const Tensor values = torch::stable::new_empty(x, {rows, wide_cols / 2});
@@ -68,11 +67,11 @@ Compressed compress(const SparseLinear& op, const Tensor& x, const std::optional
   const QuantizedType type = quantized_type(op.operands);
   const Tensor values = torch::stable::new_empty(x, {rows, wide_cols / 2}, scalar_type(type));
   const Tensor token_scale = torch::stable::new_empty(x, {rows}, ScalarType::Float);
-  check_cuda(cuda::quantize_compress({x.const_data_ptr(), scale_pointer(smooth), scale_pointer(scale),
-                                      values.mutable_data_ptr(), e, static_cast<float*>(token_scale.mutable_data_ptr()),
-                                      t, cols, rows, activation_dtype(x), kernel.layout, type,
-                                      op.rescale == Rescale::kVariance, op.pattern},
-                                     stream),
+  check_cuda(cuda::quantize_compress(
+                 {x.const_data_ptr(), scale_pointer(smooth), scale_pointer(scale), values.mutable_data_ptr(), e,
+                  static_cast<float*>(token_scale.mutable_data_ptr()), t, cols, rows, activation_dtype(x),
+                  kernel.layout, type, op.rescale == Rescale::kVariance, op.pattern},
+                 stream),
              "quantize_compress");
   return {values, metadata, token_scale, rows};
 }
@@ -97,8 +96,8 @@ Tensor run_sparse_gemm(const SparseLinear& op, const Tensor& x, const Compressed
   const auto workspace_bytes = static_cast<int64_t>(kernel.workspace_bytes(args));
   Tensor workspace = torch::stable::new_empty(x, {workspace_bytes}, ScalarType::Byte);
   const cuda::GemmStatus status = kernel.run(args, workspace.mutable_data_ptr(), stream);
-  check(status == cuda::GemmStatus::kOk, "kernel: '", kernel.name, "' failed for T = ", t, ", N = ", n,
-        ", K = ", k, ": ", cuda::describe(status), " (", cudaGetErrorString(cudaGetLastError()), ")");
+  check(status == cuda::GemmStatus::kOk, "kernel: '", kernel.name, "' failed for T = ", t, ", N = ", n, ", K = ", k,
+        ": ", cuda::describe(status), " (", cudaGetErrorString(cudaGetLastError()), ")");
   return torch::stable::narrow(output, 0, 0, t);
 }
 

@@ -5,12 +5,10 @@ namespace amber::cpu {
 Isa best_isa() {
 #if defined(AMBER_X86)
   static const Isa best = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                  __builtin_cpu_supports("avx512vl") &&
-                                  __builtin_cpu_supports("avx512dq")
+                                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
                               ? Isa::kAvx512
-                          : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c")
-                              ? Isa::kAvx2
-                              : Isa::kPortable;
+                          : __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") ? Isa::kAvx2
+                                                                                             : Isa::kPortable;
   return best;
 #else
   return Isa::kPortable;

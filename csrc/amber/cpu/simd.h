@@ -55,9 +55,7 @@ inline VecI as_int(VecF value) { return reinterpret_cast<VecI>(value); }
 
 inline VecF load_float(const float* x) { return load<VecF>(x); }
 
-inline VecF load_float(const BFloat16* x) {
-  return as_float(__builtin_convertvector(load<VecU16>(x), VecI) << 16);
-}
+inline VecF load_float(const BFloat16* x) { return as_float(__builtin_convertvector(load<VecU16>(x), VecI) << 16); }
 
 inline VecF load_float(const Float16* x) {
 #if AMBER_LANES == 16

@@ -1,10 +1,14 @@
-# Decides whether CUDA kernels are built. AMBER_CUDA = auto | 0 | 1 (variable or environment):
-# auto builds them where nvcc is found, 1 makes a missing nvcc an error.
-# Sets AMBER_CUDA_DECISION, AMBER_CUDA_ARCH_TEXT and AMBER_WITH_CUDA; defines amber_add_cuda(target).
+# Decides whether CUDA kernels are built, and for what. The settings come from the command line or else, when a build
+# tree is made, from the environment; the tree remembers them.
+#   AMBER_CUDA            auto | 0 | 1: auto builds them where nvcc is found, 1 makes a missing nvcc an error
+#   TORCH_CUDA_ARCH_LIST  architectures, "8.0 9.0a" where it is empty
+#   AMBER_EMBED_PTX       0 | 1: PTX beside the machine code of every kernel, for the emulator in tests/gpu_emulator
+# Sets AMBER_CUDA_DECISION, AMBER_CUDA_ARCH_TEXT, AMBER_WITH_CUDA and AMBER_CUDART_STATIC, the runtime to link
+# (empty without CUDA); defines amber_add_cuda(target).
 
-if(NOT DEFINED AMBER_CUDA)
-  set(AMBER_CUDA "$ENV{AMBER_CUDA}")
-endif()
+foreach(_setting AMBER_CUDA TORCH_CUDA_ARCH_LIST AMBER_EMBED_PTX)
+  set(${_setting} "$ENV{${_setting}}" CACHE STRING "see csrc/amber/cuda/cuda.cmake")
+endforeach()
 if(AMBER_CUDA STREQUAL "")
   set(AMBER_CUDA auto)
 endif()
@@ -14,6 +18,7 @@ endif()
 
 set(AMBER_CUDA_ARCH_TEXT "none")
 set(AMBER_WITH_CUDA OFF)
+set(AMBER_CUDART_STATIC "")
 # Only where the messages say: CMake would look in system folders too.
 find_program(AMBER_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATH_SUFFIXES bin
   NO_CMAKE_SYSTEM_PATH NO_CMAKE_PATH NO_CMAKE_ENVIRONMENT_PATH)
@@ -34,7 +39,7 @@ elseif(NOT AMBER_CUTLASS_INCLUDE_DIRS)
   set(AMBER_CUDA_DECISION "off (CUTLASS headers not found)")
 else()
   set(CMAKE_CUDA_COMPILER "${AMBER_NVCC}")
-  set(_archs "$ENV{TORCH_CUDA_ARCH_LIST}")
+  set(_archs "${TORCH_CUDA_ARCH_LIST}")
   if(_archs STREQUAL "")
     set(_archs "8.0 9.0a")
   endif()
@@ -51,9 +56,11 @@ else()
     endif()
   endforeach()
   set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY None)  # said where a program or library is linked
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
   set(AMBER_WITH_CUDA ON)
+  set(AMBER_CUDART_STATIC CUDA::cudart_static)
   set(AMBER_CUDA_DECISION "on (nvcc ${CMAKE_CUDA_COMPILER_VERSION}, ${AMBER_NVCC})")
   list(JOIN _archs " " AMBER_CUDA_ARCH_TEXT)
 endif()
@@ -90,15 +97,18 @@ function(amber_add_cuda target)
   endforeach()
 
   target_compile_definitions(${target} PUBLIC AMBER_WITH_CUDA)
-  target_link_libraries(${target} PUBLIC CUDA::cudart_static)
 endfunction()
 
 function(amber_cuda_objects name architectures sources)
+  if(AMBER_EMBED_PTX)
+    list(TRANSFORM architectures REPLACE "-(real|virtual)$" "")  # both; one run of the front end makes them
+  endif()
   list(REMOVE_DUPLICATES architectures)
   add_library(${name} OBJECT ${sources})
   set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${architectures}")
   target_include_directories(${name} PRIVATE "${CMAKE_CURRENT_SOURCE_DIR}/csrc")
   target_include_directories(${name} SYSTEM PRIVATE ${AMBER_CUTLASS_INCLUDE_DIRS})
   # Without NDEBUG an assert in CUTLASS' main loop makes ptxas serialise the wgmma instructions.
-  target_compile_options(${name} PRIVATE -DNDEBUG -O3 --expt-relaxed-constexpr -Xptxas -v -Xcompiler=-Wno-psabi)
+  target_compile_options(${name} PRIVATE -DNDEBUG -O3 --expt-relaxed-constexpr -Xptxas -v -Xcompiler=-Wno-psabi
+    $<$<BOOL:${AMBER_EMBED_PTX}>:--no-compress>)
 endfunction()

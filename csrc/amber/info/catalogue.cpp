@@ -44,10 +44,10 @@ std::string sparse_gemms_json() {
   json << '[';
   const char* separator = "";
   for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
-    json << separator << "{\"name\": \"" << kernel->name << "\", \"arch\": " << kernel->arch
-         << ", \"operands\": \"" << cuda::describe(kernel->operands) << "\", \"dtype\": \""
-         << describe(kernel->dtype) << "\", \"tile\": [" << kernel->tile.m << ", " << kernel->tile.n << ", "
-         << kernel->tile.k << "], \"in_features_multiple\": " << kernel->in_features_multiple
+    json << separator << "{\"name\": \"" << kernel->name << "\", \"arch\": " << kernel->arch << ", \"operands\": \""
+         << cuda::describe(kernel->operands) << "\", \"dtype\": \"" << describe(kernel->dtype) << "\", \"tile\": ["
+         << kernel->tile.m << ", " << kernel->tile.n << ", " << kernel->tile.k
+         << "], \"in_features_multiple\": " << kernel->in_features_multiple
          << ", \"copies_in_features_multiple\": " << kernel->copies_in_features_multiple << ", \"max_in_features\": ";
     if (kernel->max_in_features == cuda::kUnlimited) {
       json << "null";

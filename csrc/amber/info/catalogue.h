@@ -8,8 +8,8 @@ namespace amber {
 
 struct KernelEntry {
   std::string name;
-  std::string device;    // "cpu" or "cuda"
-  std::string target;    // instruction set or architecture
+  std::string device;  // "cpu" or "cuda"
+  std::string target;  // instruction set or architecture
   std::string patterns;
   std::string dtypes;
 };

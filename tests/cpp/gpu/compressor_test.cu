@@ -1,6 +1,6 @@
 // Our compressor against CUTLASS' StructuredSparseCompressor, byte for byte, on input that is 2:4.
-#include "amber/cuda/masked/prune.h"
 #include "amber/cuda/compress/prune_compress.h"
+#include "amber/cuda/masked/prune.h"
 #include "cutlass/gemm/collective/collective_builder.hpp"
 #include "cutlass/transform/device/transform_universal_adapter.hpp"
 #include "cutlass/transform/kernel/sparse_gemm_compressor.hpp"
@@ -21,8 +21,9 @@ TEST(GpuCompressor, EqualsCutlassByteForByte) {
   using Shape = cute::Shape<int, int, int, int>;
   using RowMajor = cutlass::layout::RowMajor;
   using Utility = cutlass::transform::kernel::StructuredSparseCompressorUtility<Shape, Element, RowMajor, SparseConfig>;
-  using Compressor = cutlass::transform::device::TransformUniversalAdapter<
-      cutlass::transform::kernel::StructuredSparseCompressor<Shape, Element, RowMajor, SparseConfig, cutlass::arch::Sm90>>;
+  using Compressor =
+      cutlass::transform::device::TransformUniversalAdapter<cutlass::transform::kernel::StructuredSparseCompressor<
+          Shape, Element, RowMajor, SparseConfig, cutlass::arch::Sm90>>;
 
   for (int rows : {64, 128, 192}) {
     for (int cols : {128, 1024}) {
@@ -31,9 +32,9 @@ TEST(GpuCompressor, EqualsCutlassByteForByte) {
       auto x = random_normal<BFloat16>(static_cast<size_t>(rows) * cols, 3);
       for (auto& value : x) value = from_float<BFloat16>(to_float(value) + (to_float(value) < 0 ? -1.0f : 1.0f));
       const DeviceArray<BFloat16> dense(x), pruned(x.size());
-      check(amber::cuda::prune({dense.get(), nullptr, pruned.get(), nullptr, rows, cols, {2, 4}, DType::kBFloat16,
-                         Rescale::kNone},
-                        nullptr));
+      check(amber::cuda::prune(
+          {dense.get(), nullptr, pruned.get(), nullptr, rows, cols, {2, 4}, DType::kBFloat16, Rescale::kNone},
+          nullptr));
 
       const Shape problem = cute::make_shape(rows, 128, cols, 1);
       const auto stride =
@@ -54,9 +55,9 @@ TEST(GpuCompressor, EqualsCutlassByteForByte) {
 
       const DeviceArray<uint8_t> values(x.size());
       const DeviceArray<uint8_t> metadata(metadata_bytes(MetadataLayout::kSm90_16bit, rows, cols));
-      check(amber::cuda::prune_compress({dense.get(), nullptr, values.get(), metadata.get(), rows, cols, rows, DType::kBFloat16,
-                                  MetadataLayout::kSm90_16bit},
-                                 nullptr));
+      check(amber::cuda::prune_compress({dense.get(), nullptr, values.get(), metadata.get(), rows, cols, rows,
+                                         DType::kBFloat16, MetadataLayout::kSm90_16bit},
+                                        nullptr));
       EXPECT_EQ(values.download(), want_values.download());
       EXPECT_EQ(metadata.download(), want_metadata.download());
     }

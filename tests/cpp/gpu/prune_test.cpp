@@ -2,10 +2,10 @@
 #include <cstring>
 
 #include "amber/cpu/compress/compress.h"
-#include "amber/cpu/prune/prune.h"
 #include "amber/cpu/compress/widen.h"
-#include "amber/cuda/masked/prune.h"
+#include "amber/cpu/prune/prune.h"
 #include "amber/cuda/compress/prune_compress.h"
+#include "amber/cuda/masked/prune.h"
 #include "support.h"
 
 namespace {
@@ -23,15 +23,15 @@ void check_prune(Pattern pattern, int64_t rows, int64_t cols, Rescale rescale) {
 
   std::vector<T> want(x.size());
   std::vector<uint8_t> want_mask(x.size());
-  cpu::prune_rows({x.data(), scale.data(), want.data(), want_mask.data(), rows, cols, pattern, dtype_of<T>(), rescale}, 0,
-                  rows);
+  cpu::prune_rows({x.data(), scale.data(), want.data(), want_mask.data(), rows, cols, pattern, dtype_of<T>(), rescale},
+                  0, rows);
 
   const DeviceArray<T> device_x(x), pruned(x.size());
   const DeviceArray<float> device_scale(scale);
   const DeviceArray<uint8_t> mask(x.size());
-  check(cuda::prune({device_x.get(), device_scale.get(), pruned.get(), mask.get(), rows, cols, pattern, dtype_of<T>(),
-                     rescale},
-                    nullptr));
+  check(cuda::prune(
+      {device_x.get(), device_scale.get(), pruned.get(), mask.get(), rows, cols, pattern, dtype_of<T>(), rescale},
+      nullptr));
   EXPECT_EQ(mask.download(), want_mask);
   const std::vector<T> got = pruned.download();
   if (!rescaled) {
@@ -47,7 +47,8 @@ void check_prune(Pattern pattern, int64_t rows, int64_t cols, Rescale rescale) {
 
 template <typename T>
 void check_patterns() {
-  for (Pattern pattern : {Pattern{2, 4}, {4, 8}, {8, 16}, {1, 4}, {10, 16}, {3, 5}, {16, 32}, {1, 1}, {10, 16, true}, {12, 16, true}}) {
+  for (Pattern pattern :
+       {Pattern{2, 4}, {4, 8}, {8, 16}, {1, 4}, {10, 16}, {3, 5}, {16, 32}, {1, 1}, {10, 16, true}, {12, 16, true}}) {
     for (int64_t rows : {1, 65}) {
       for (Rescale rescale : {Rescale::kNone, Rescale::kVariance}) {
         check_prune<T>(pattern, rows, pattern.m * 37, rescale);
@@ -56,9 +57,18 @@ void check_patterns() {
   }
 }
 
-TEST(GpuPrune, Float32) { AMBER_NEEDS_GPU(); check_patterns<float>(); }
-TEST(GpuPrune, Float16) { AMBER_NEEDS_GPU(); check_patterns<Float16>(); }
-TEST(GpuPrune, BFloat16) { AMBER_NEEDS_GPU(); check_patterns<BFloat16>(); }
+TEST(GpuPrune, Float32) {
+  AMBER_NEEDS_GPU();
+  check_patterns<float>();
+}
+TEST(GpuPrune, Float16) {
+  AMBER_NEEDS_GPU();
+  check_patterns<Float16>();
+}
+TEST(GpuPrune, BFloat16) {
+  AMBER_NEEDS_GPU();
+  check_patterns<BFloat16>();
+}
 
 TEST(GpuPrune, MisalignedPointers) {
   AMBER_NEEDS_GPU();
@@ -69,9 +79,9 @@ TEST(GpuPrune, MisalignedPointers) {
                   0, rows);
   const DeviceArray<BFloat16> device_x(x);
   const DeviceArray<uint8_t> mask(want.size());
-  check(cuda::prune({device_x.get() + 1, nullptr, nullptr, mask.get(), rows, cols, {2, 4}, DType::kBFloat16,
-                     Rescale::kNone},
-                    nullptr));
+  check(cuda::prune(
+      {device_x.get() + 1, nullptr, nullptr, mask.get(), rows, cols, {2, 4}, DType::kBFloat16, Rescale::kNone},
+      nullptr));
   EXPECT_EQ(mask.download(), want);
 }
 
@@ -94,17 +104,17 @@ void check_compress(Pattern pattern, MetadataLayout layout, int64_t rows, int64_
   std::vector<uint16_t> wide(rows * wide_cols), want(rows * wide_cols / 2);
   std::vector<uint8_t> wide_mask(wide.size()), want_metadata(metadata_bytes(layout, rows, wide_cols));
   ASSERT_EQ(cpu::widen(x.data(), mask.data(), rows, cols, 2, extra, wide.data(), wide_mask.data()), Status::kOk);
-  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 2, layout, want.data(),
-                              want_metadata.data()),
-            Status::kOk);
+  ASSERT_EQ(
+      cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 2, layout, want.data(), want_metadata.data()),
+      Status::kOk);
   want.resize(value_rows * wide_cols / 2, 0);
 
   const DeviceArray<T> device_x(x);
   const DeviceArray<uint16_t> values(want.size());
   const DeviceArray<uint8_t> metadata(want_metadata.size());
-  check(cuda::prune_compress({device_x.get(), nullptr, values.get(), metadata.get(), rows, cols, value_rows,
-                              dtype_of<T>(), layout, pattern},
-                             nullptr));
+  check(cuda::prune_compress(
+      {device_x.get(), nullptr, values.get(), metadata.get(), rows, cols, value_rows, dtype_of<T>(), layout, pattern},
+      nullptr));
   EXPECT_EQ(values.download(), want);
   EXPECT_EQ(metadata.download(), want_metadata);
 }

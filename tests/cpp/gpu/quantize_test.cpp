@@ -6,8 +6,8 @@
 #include "amber/cpu/compress/compress.h"
 #include "amber/cpu/prune/prune.h"
 #include "amber/cpu/quantize/quantize.h"
-#include "amber/cuda/masked/quantize.h"
 #include "amber/cuda/compress/quantize_compress.h"
+#include "amber/cuda/masked/quantize.h"
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
 #include "support.h"
 
@@ -39,10 +39,12 @@ void check_dense(int64_t rows, int64_t cols, QuantizedType type, Rescale rescale
   const auto x = rescale == Rescale::kVariance ? random_normal<T>(rows * cols, 3) : random_awkward<T>(rows * cols, 3);
   const auto smooth = factors(cols, 4);
   std::vector<T> pruned(x.size());
-  cpu::prune_rows({x.data(), nullptr, pruned.data(), nullptr, rows, cols, {4, 8}, dtype_of<T>(), Rescale::kNone}, 0, rows);
+  cpu::prune_rows({x.data(), nullptr, pruned.data(), nullptr, rows, cols, {4, 8}, dtype_of<T>(), Rescale::kNone}, 0,
+                  rows);
   std::vector<uint8_t> want(x.size());
   std::vector<float> want_scale(rows);
-  QuantizeArgs args{x.data(), smooth.data(), nullptr, want.data(), want_scale.data(), rows, cols, {4, 8}, dtype_of<T>(), rescale, type};
+  QuantizeArgs args{x.data(), smooth.data(), nullptr, want.data(), want_scale.data(), rows, cols,
+                    {4, 8},   dtype_of<T>(), rescale, type};
   cpu::quantize_rows(args, 0, rows);
 
   const DeviceArray<T> device_x(x), device_pruned(pruned);
@@ -75,12 +77,14 @@ void check_dequantize() {
   const auto token_scale = factors(rows, 1), weight_scale = factors(cols, 2);
   const auto bias = random_normal<T>(cols, 3);
   std::vector<T> want(product.size());
-  DequantizeArgs args{product.data(), token_scale.data(), weight_scale.data(), bias.data(), want.data(), rows, cols, dtype_of<T>()};
+  DequantizeArgs args{product.data(), token_scale.data(), weight_scale.data(), bias.data(), want.data(), rows,
+                      cols,           dtype_of<T>()};
   cpu::dequantize_rows(args, 0, rows);
   const DeviceArray<int32_t> device_product(product);
   const DeviceArray<float> device_token(token_scale), device_weight(weight_scale);
   const DeviceArray<T> device_bias(bias), y(want.size());
-  args = {device_product.get(), device_token.get(), device_weight.get(), device_bias.get(), y.get(), rows, cols, dtype_of<T>()};
+  args = {device_product.get(), device_token.get(), device_weight.get(), device_bias.get(), y.get(), rows, cols,
+          dtype_of<T>()};
   check(cuda::dequantize(args, nullptr));
   const std::vector<T> got = y.download();
   EXPECT_EQ(std::memcmp(got.data(), want.data(), want.size() * sizeof(T)), 0);
@@ -104,8 +108,19 @@ struct Layer {
   std::vector<float> smooth, scale, weight_scale, token_scale;
 
   Layer(int64_t t, int64_t n, int64_t k, QuantizedType type, Pattern pattern)
-      : t(t), n(n), k(k), type(type), pattern(pattern), x(random_awkward<T>(t * k, 11)), bias(random_normal<T>(n, 12)), weight(n * k),
-        values(t * k), smooth(factors(k, 13)), scale(factors(k, 14)), weight_scale(factors(n, 15)), token_scale(t) {
+      : t(t),
+        n(n),
+        k(k),
+        type(type),
+        pattern(pattern),
+        x(random_awkward<T>(t * k, 11)),
+        bias(random_normal<T>(n, 12)),
+        weight(n * k),
+        values(t * k),
+        smooth(factors(k, 13)),
+        scale(factors(k, 14)),
+        weight_scale(factors(n, 15)),
+        token_scale(t) {
     std::mt19937 rng(16);
     for (int64_t row = 0; row < t; ++row) {
       // NaN and Inf in every third token; zeros in one; the rest finite.
@@ -115,10 +130,12 @@ struct Layer {
         if (row == 4) value = T{};
       }
     }
-    for (uint8_t& w : weight) w = type == QuantizedType::kInt8 ? static_cast<uint8_t>(static_cast<int>(rng() % 255) - 127)
-                                                               : to_e4m3(static_cast<float>(rng() % 897) - 448.0f, 1.0f);
+    for (uint8_t& w : weight)
+      w = type == QuantizedType::kInt8 ? static_cast<uint8_t>(static_cast<int>(rng() % 255) - 127)
+                                       : to_e4m3(static_cast<float>(rng() % 897) - 448.0f, 1.0f);
     cpu::quantize_rows({x.data(), smooth.data(), scale.data(), values.data(), token_scale.data(), t, k, pattern,
-                        dtype_of<T>(), Rescale::kNone, type}, 0, t);
+                        dtype_of<T>(), Rescale::kNone, type},
+                       0, t);
   }
 
   double element(uint8_t byte) const {
@@ -148,7 +165,8 @@ struct Layer {
       }
       // int8 products are exact, so only the scaling rounds; e4m3 may use the fast accumulator.
       const double product_error = type == QuantizedType::kInt8 ? 0.0 : magnitude * 0x1p-10;
-      const double bound = product_error * scales + std::fabs(want) * rounding + std::fabs(product * scales) * 0x1p-21 + 1e-6;
+      const double bound =
+          product_error * scales + std::fabs(want) * rounding + std::fabs(product * scales) * 0x1p-21 + 1e-6;
       if (std::fabs(want) > 60000.0 && std::is_same_v<T, Float16>) continue;  // overflows fp16
       ASSERT_NEAR(to_float(y[i]), want, bound) << "row " << row << " column " << column;
     }
@@ -168,14 +186,16 @@ void check_kernel(const cuda::SparseGemmKernel& kernel, int64_t t, int64_t n, in
   const DeviceArray<T> x(layer.x), bias(layer.bias), output(rows * n);
   const DeviceArray<uint8_t> weight(widen_weight(layer.weight, k, pattern)), values(rows * wide_k / 2),
       metadata(metadata_bytes(kernel.layout, t, wide_k));
-  const DeviceArray<float> smooth(layer.smooth), scale(layer.scale), weight_scale(layer.weight_scale), token_scale(rows);
-  check(cuda::quantize_compress({x.get(), smooth.get(), scale.get(), values.get(), metadata.get(), token_scale.get(), t, k,
-                                 rows, dtype_of<T>(), kernel.layout, type, false, pattern},
+  const DeviceArray<float> smooth(layer.smooth), scale(layer.scale), weight_scale(layer.weight_scale),
+      token_scale(rows);
+  check(cuda::quantize_compress({x.get(), smooth.get(), scale.get(), values.get(), metadata.get(), token_scale.get(), t,
+                                 k, rows, dtype_of<T>(), kernel.layout, type, false, pattern},
                                 stream));
 
   std::vector<uint8_t> mask(t * k), wide(t * wide_k), wide_mask(t * wide_k), want_values(t * wide_k / 2),
       want_metadata(metadata_bytes(kernel.layout, t, wide_k));
-  cpu::prune_rows({layer.x.data(), layer.scale.data(), nullptr, mask.data(), t, k, pattern, dtype_of<T>(), Rescale::kNone}, 0, t);
+  cpu::prune_rows(
+      {layer.x.data(), layer.scale.data(), nullptr, mask.data(), t, k, pattern, dtype_of<T>(), Rescale::kNone}, 0, t);
   ASSERT_EQ(cpu::widen(layer.values.data(), mask.data(), t, k, 1, extra, wide.data(), wide_mask.data()), Status::kOk);
   ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), t, wide_k, 1, kernel.layout, want_values.data(),
                               want_metadata.data()),
@@ -185,8 +205,17 @@ void check_kernel(const cuda::SparseGemmKernel& kernel, int64_t t, int64_t n, in
   ASSERT_EQ(values.download(), want_values);
   ASSERT_EQ(metadata.download(), want_metadata);
 
-  cuda::SparseGemmArgs args{values.get(), metadata.get(), weight.get(), bias.get(), output.get(), t, n, wide_k,
-                            device_attribute(cudaDevAttrMultiProcessorCount), token_scale.get(), weight_scale.get()};
+  cuda::SparseGemmArgs args{values.get(),
+                            metadata.get(),
+                            weight.get(),
+                            bias.get(),
+                            output.get(),
+                            t,
+                            n,
+                            wide_k,
+                            device_attribute(cudaDevAttrMultiProcessorCount),
+                            token_scale.get(),
+                            weight_scale.get()};
   const DeviceArray<uint8_t> workspace(kernel.workspace_bytes(args));
   ASSERT_EQ(kernel.run(args, workspace.get(), stream), cuda::GemmStatus::kOk);
   check(cudaStreamSynchronize(stream));
@@ -211,8 +240,14 @@ void check_kernels() {
   if (ran == 0) GTEST_SKIP() << "this build has no 8-bit sparse GEMM for compute capability " << device_arch();
 }
 
-TEST(GpuSparseGemm8bit, BFloat16) { AMBER_NEEDS_GPU(); check_kernels<BFloat16>(); }
-TEST(GpuSparseGemm8bit, Float16) { AMBER_NEEDS_GPU(); check_kernels<Float16>(); }
+TEST(GpuSparseGemm8bit, BFloat16) {
+  AMBER_NEEDS_GPU();
+  check_kernels<BFloat16>();
+}
+TEST(GpuSparseGemm8bit, Float16) {
+  AMBER_NEEDS_GPU();
+  check_kernels<Float16>();
+}
 
 TEST(GpuSparseGemm8bit, SideStream) {
   AMBER_NEEDS_GPU();
@@ -227,7 +262,8 @@ TEST(GpuSparseGemm8bit, SideStream) {
 TEST(GpuQuantize, RefusesWhatItCannotDo) {
   // Before any launch, so no GPU is needed.
   cuda::QuantizeCompressArgs args{};
-  args.rows = args.value_rows = 1, args.cols = 48, args.dtype = DType::kBFloat16, args.layout = MetadataLayout::kSm90_8bit;
+  args.rows = args.value_rows = 1, args.cols = 48, args.dtype = DType::kBFloat16,
+  args.layout = MetadataLayout::kSm90_8bit;
   EXPECT_EQ(cuda::quantize_compress(args, nullptr), cudaErrorInvalidValue);  // K % 32
   args.cols = cuda::kMaxQuantizeColumns + 32;
   EXPECT_EQ(cuda::quantize_compress(args, nullptr), cudaErrorInvalidValue);

@@ -1,6 +1,6 @@
 // The sparse GEMMs, compression included, against fp64 products of the pruned input.
-#include "amber/cuda/compress/prune_compress.h"
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
+#include "amber/cuda/compress/prune_compress.h"
 #include "support.h"
 
 #include <algorithm>
@@ -19,8 +19,14 @@ struct Problem {
   std::vector<T> x, weight, bias, pruned;
 
   Problem(int64_t t, int64_t n, int64_t k, unsigned seed, Pattern pattern = {2, 4})
-      : t(t), n(n), k(k), pattern(pattern), x(random_normal<T>(t * k, seed)), weight(random_normal<T>(n * k, seed + 1)),
-        bias(random_normal<T>(n, seed + 2)), pruned(t * k) {
+      : t(t),
+        n(n),
+        k(k),
+        pattern(pattern),
+        x(random_normal<T>(t * k, seed)),
+        weight(random_normal<T>(n * k, seed + 1)),
+        bias(random_normal<T>(n, seed + 2)),
+        pruned(t * k) {
     cpu::prune_rows({x.data(), nullptr, pruned.data(), nullptr, t, k, pattern, dtype_of<T>(), Rescale::kNone}, 0, t);
   }
 
@@ -54,12 +60,26 @@ struct Device {
   const cuda::SparseGemmKernel& kernel;
 
   Device(const Problem<T>& p, const cuda::SparseGemmKernel& kernel, bool with_bias)
-      : k(p.k), wide_k(widened_cols(p.k, extra_windows(p.pattern))), pattern(p.pattern), x(p.x),
-        weight(widen_weight(p.weight, p.k, p.pattern)), bias(p.bias), values(rows(p, kernel) * wide_k / 2),
-        output(rows(p, kernel) * p.n), metadata(metadata_bytes(kernel.layout, p.t, wide_k)),
-        args{values.get(), metadata.get(), weight.get(), with_bias ? bias.get() : nullptr, output.get(), p.t, p.n, wide_k,
+      : k(p.k),
+        wide_k(widened_cols(p.k, extra_windows(p.pattern))),
+        pattern(p.pattern),
+        x(p.x),
+        weight(widen_weight(p.weight, p.k, p.pattern)),
+        bias(p.bias),
+        values(rows(p, kernel) * wide_k / 2),
+        output(rows(p, kernel) * p.n),
+        metadata(metadata_bytes(kernel.layout, p.t, wide_k)),
+        args{values.get(),
+             metadata.get(),
+             weight.get(),
+             with_bias ? bias.get() : nullptr,
+             output.get(),
+             p.t,
+             p.n,
+             wide_k,
              device_attribute(cudaDevAttrMultiProcessorCount)},
-        workspace(kernel.workspace_bytes(args)), kernel(kernel) {}
+        workspace(kernel.workspace_bytes(args)),
+        kernel(kernel) {}
 
   static int64_t rows(const Problem<T>& p, const cuda::SparseGemmKernel& kernel) {
     return kernel.padded_rows ? metadata_rows(kernel.layout, p.t) : p.t;
@@ -67,8 +87,8 @@ struct Device {
 
   void run(cudaStream_t stream) {
     const int64_t value_rows = kernel.padded_rows ? metadata_rows(kernel.layout, args.rows) : args.rows;
-    check(cuda::prune_compress({x.get(), nullptr, values.get(), metadata.get(), args.rows, k, value_rows,
-                                dtype_of<T>(), kernel.layout, pattern},
+    check(cuda::prune_compress({x.get(), nullptr, values.get(), metadata.get(), args.rows, k, value_rows, dtype_of<T>(),
+                                kernel.layout, pattern},
                                stream));
     ASSERT_EQ(kernel.run(args, workspace.get(), stream), cuda::GemmStatus::kOk);
   }
@@ -112,8 +132,14 @@ void check_every_kernel() {
   if (ran == 0) GTEST_SKIP() << "this build has no sparse GEMM for compute capability " << device_arch();
 }
 
-TEST(GpuSparseGemm, BFloat16) { AMBER_NEEDS_GPU(); check_every_kernel<BFloat16>(); }
-TEST(GpuSparseGemm, Float16) { AMBER_NEEDS_GPU(); check_every_kernel<Float16>(); }
+TEST(GpuSparseGemm, BFloat16) {
+  AMBER_NEEDS_GPU();
+  check_every_kernel<BFloat16>();
+}
+TEST(GpuSparseGemm, Float16) {
+  AMBER_NEEDS_GPU();
+  check_every_kernel<Float16>();
+}
 
 TEST(GpuSparseGemm, SideStreamAndGraphReplayWithNewInputs) {
   AMBER_NEEDS_GPU();

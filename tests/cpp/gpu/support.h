@@ -29,9 +29,8 @@ inline std::string no_gpu() {
   return count > 0 ? "" : "no GPU in this machine";
 }
 
-#define AMBER_NEEDS_GPU()                                                  \
-  if (const std::string reason = amber::gpu_test::no_gpu(); !reason.empty()) \
-  GTEST_SKIP() << reason
+#define AMBER_NEEDS_GPU() \
+  if (const std::string reason = amber::gpu_test::no_gpu(); !reason.empty()) GTEST_SKIP() << reason
 
 inline int device_attribute(cudaDeviceAttr attribute) {
   int value = 0;
@@ -40,8 +39,7 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 }
 
 inline int device_arch() {
-  return device_attribute(cudaDevAttrComputeCapabilityMajor) * 10 +
-         device_attribute(cudaDevAttrComputeCapabilityMinor);
+  return device_attribute(cudaDevAttrComputeCapabilityMajor) * 10 + device_attribute(cudaDevAttrComputeCapabilityMinor);
 }
 
 // Starts as 0xff bytes: NaN as a float, and no valid metadata.
@@ -57,9 +55,7 @@ class DeviceArray {
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
-  void upload(const std::vector<T>& from) {
-    check(cudaMemcpy(data_, from.data(), bytes(), cudaMemcpyHostToDevice));
-  }
+  void upload(const std::vector<T>& from) { check(cudaMemcpy(data_, from.data(), bytes(), cudaMemcpyHostToDevice)); }
   std::vector<T> download() const {
     std::vector<T> to(count_);
     check(cudaMemcpy(to.data(), data_, bytes(), cudaMemcpyDeviceToHost));
@@ -87,8 +83,8 @@ template <typename T>
 std::vector<T> random_awkward(size_t count, unsigned seed) {
   std::vector<T> x = random_normal<T>(count, seed);
   std::mt19937 rng(seed + 1);
-  const float specials[] = {std::numeric_limits<float>::quiet_NaN(),
-                            -std::numeric_limits<float>::infinity(), -0.0f, 0.0f, 1.0f, -1.0f};
+  const float specials[] = {
+      std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(), -0.0f, 0.0f, 1.0f, -1.0f};
   for (T& value : x) {
     if (const int kind = rng() % 16; kind < 6) value = from_float<T>(specials[kind]);
   }
@@ -96,9 +92,7 @@ std::vector<T> random_awkward(size_t count, unsigned seed) {
 }
 
 // N of a product whose last tile is as narrow as the kernel allows.
-inline int64_t odd_out_features(const cuda::SparseGemmDescriptor& kernel) {
-  return 256 + kernel.out_features_multiple;
-}
+inline int64_t odd_out_features(const cuda::SparseGemmDescriptor& kernel) { return 256 + kernel.out_features_multiple; }
 
 // A weight [n, k] with the copies that a pattern's windows need.
 template <typename T>

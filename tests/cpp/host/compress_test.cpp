@@ -32,13 +32,13 @@ TEST(Compress, DecompressesToTheMaskedInput) {
         }
         std::vector<uint8_t> values(x.size() / 2, 0xee);
         std::vector<uint8_t> metadata(metadata_bytes(c.layout, rows, cols), 0xee);
-        ASSERT_EQ(cpu::compress_2_4(x.data(), mask.data(), rows, cols, c.element_bytes, c.layout,
-                                    values.data(), metadata.data()),
+        ASSERT_EQ(cpu::compress_2_4(x.data(), mask.data(), rows, cols, c.element_bytes, c.layout, values.data(),
+                                    metadata.data()),
                   Status::kOk);
         std::vector<uint8_t> back(x.size(), 0xee);
-        ASSERT_EQ(cpu::decompress_2_4(values.data(), metadata.data(), rows, cols, c.element_bytes, c.layout,
-                                      back.data()),
-                  Status::kOk);
+        ASSERT_EQ(
+            cpu::decompress_2_4(values.data(), metadata.data(), rows, cols, c.element_bytes, c.layout, back.data()),
+            Status::kOk);
         for (size_t i = 0; i < x.size(); ++i) {
           ASSERT_EQ(back[i], mask[i / c.element_bytes] ? x[i] : 0) << i;
         }

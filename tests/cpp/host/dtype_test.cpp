@@ -14,8 +14,7 @@ double value_of(uint16_t bits, int exponent_bits, int mantissa_bits) {
   const double sign = bits >> 15 ? -1.0 : 1.0;
   if (exponent == (1 << exponent_bits) - 1) return mantissa ? NAN : sign * INFINITY;
   const double fraction = std::ldexp(mantissa, -mantissa_bits);
-  return sign * (exponent == 0 ? std::ldexp(fraction, 1 - bias)
-                               : std::ldexp(1.0 + fraction, exponent - bias));
+  return sign * (exponent == 0 ? std::ldexp(fraction, 1 - bias) : std::ldexp(1.0 + fraction, exponent - bias));
 }
 
 template <typename T>

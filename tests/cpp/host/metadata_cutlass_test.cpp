@@ -23,8 +23,7 @@ void check_sm90(MetadataLayout layout) {
     for (int cols : {256, 512, 1536}) {
       const auto cute_layout = Config::fill_layoutE(cute::make_shape(rows, 128, cols, 1));
       const int64_t padded_rows = amber::metadata_rows(layout, rows);
-      ASSERT_EQ(static_cast<int64_t>(cute::cosize(cute_layout)) / 8,
-                amber::metadata_bytes(layout, rows, cols));
+      ASSERT_EQ(static_cast<int64_t>(cute::cosize(cute_layout)) / 8, amber::metadata_bytes(layout, rows, cols));
       for (int t = 0; t < rows; ++t) {
         for (int k = 0; k < cols; k += 4) {
           // CuTe counts logical elements, one bit each.
@@ -55,8 +54,7 @@ void check_sm80(MetadataLayout layout) {
       for (size_t i = 0; i < source.size(); ++i) source[i] = static_cast<Word>(i);
       using Interleaved = cutlass::layout::ColumnMajorInterleaved<2>;
       cutlass::TensorRef<Word, cutlass::layout::RowMajor> source_ref(source.data(), words);
-      cutlass::TensorRef<Word, Interleaved> reordered_ref(
-          reordered.data(), Interleaved::packed({rows, words}));
+      cutlass::TensorRef<Word, Interleaved> reordered_ref(reordered.data(), Interleaved::packed({rows, words}));
       cutlass::reorder_meta(reordered_ref, source_ref, problem);
       for (int t = 0; t < rows; ++t) {
         for (int k = 0; k < cols; k += 4) {

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "amber/cpu/compress/compress.h"
-#include "amber/cpu/prune/prune.h"
 #include "amber/cpu/compress/widen.h"
+#include "amber/cpu/prune/prune.h"
 
 namespace {
 
@@ -47,8 +47,9 @@ void check(int64_t rows, int64_t cols, bool with_scale, std::mt19937& rng) {
 
   std::vector<uint16_t> values(value_rows * wide_cols / 2, 0xeeee);
   std::vector<uint32_t> metadata(metadata_bytes(Layout, rows, wide_cols) / 4, 0xeeeeeeee);
-  const cuda::PruneCompressArgs args{x.data(), c, values.data(), reinterpret_cast<uint8_t*>(metadata.data()),
-                                     rows, cols, value_rows, dtype, Layout, kPattern};
+  const cuda::PruneCompressArgs args{x.data(), c,       values.data(), reinterpret_cast<uint8_t*>(metadata.data()),
+                                     rows,     cols,    value_rows,    dtype,
+                                     Layout,   kPattern};
   const cuda::CompressGrid grid = cuda::compress_grid<Layout, S>(args);
   for (int64_t by = 0; by < grid.y; ++by) {
     for (int64_t bx = 0; bx < grid.x; ++bx) {

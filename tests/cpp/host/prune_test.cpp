@@ -32,13 +32,27 @@ std::vector<T> awkward(int64_t count, std::mt19937& rng) {
   std::vector<T> x(count);
   for (T& value : x) {
     switch (rng() % 16) {
-      case 0: value = from_float<T>(std::numeric_limits<float>::quiet_NaN()); break;
-      case 1: value = from_float<T>(-std::numeric_limits<float>::infinity()); break;
-      case 2: value = from_float<T>(-0.0f); break;
-      case 3: value = from_float<T>(0.0f); break;
-      case 4: value = from_float<T>(1e-7f); break;
-      case 5: case 6: value = from_float<T>(rng() % 2 ? 1.0f : -1.0f); break;
-      default: value = from_float<T>(normal(rng));
+      case 0:
+        value = from_float<T>(std::numeric_limits<float>::quiet_NaN());
+        break;
+      case 1:
+        value = from_float<T>(-std::numeric_limits<float>::infinity());
+        break;
+      case 2:
+        value = from_float<T>(-0.0f);
+        break;
+      case 3:
+        value = from_float<T>(0.0f);
+        break;
+      case 4:
+        value = from_float<T>(1e-7f);
+        break;
+      case 5:
+      case 6:
+        value = from_float<T>(rng() % 2 ? 1.0f : -1.0f);
+        break;
+      default:
+        value = from_float<T>(normal(rng));
     }
   }
   return x;
@@ -62,7 +76,7 @@ std::vector<uint8_t> expected_mask(const std::vector<T>& x, const float* scale, 
     uint32_t kept = 0;
     for (int i : order) {
       const uint32_t bit = 1u << i;
-      const bool take = !p.windowed  ? __builtin_popcount(kept) < p.n
+      const bool take = !p.windowed ? __builtin_popcount(kept) < p.n
                         : p.n == 10 ? fits<1>(kept | bit)
                                     : fits<2>(kept | bit);
       if (take) kept |= bit, mask[base + i] = 1;
@@ -84,9 +98,9 @@ TYPED_TEST_SUITE(Prune, Types);
 TYPED_TEST(Prune, EqualsASortOnEveryInstructionSet) {
   using T = TypeParam;
   std::mt19937 rng(7);
-  const std::vector<Pattern> patterns{{1, 1}, {1, 2},  {2, 2},  {1, 4},   {2, 4},  {3, 4},   {4, 8}, {1, 8},
-                                      {3, 5}, {8, 16}, {5, 16}, {10, 16}, {16, 32}, {1, 32}, {31, 32}, {7, 30},
-                                      {10, 16, true}, {12, 16, true}};
+  const std::vector<Pattern> patterns{{1, 1},   {1, 2},  {2, 2},   {1, 4},  {2, 4},         {3, 4},
+                                      {4, 8},   {1, 8},  {3, 5},   {8, 16}, {5, 16},        {10, 16},
+                                      {16, 32}, {1, 32}, {31, 32}, {7, 30}, {10, 16, true}, {12, 16, true}};
   for (Pattern p : patterns) {
     for (int groups : {1, 3, 4, 17, 35}) {
       const int64_t rows = 5, cols = static_cast<int64_t>(groups) * p.m;
@@ -149,13 +163,14 @@ TYPED_TEST(Prune, VarianceRescaleMatchesItsFormula) {
 
 TEST(PruneRescale, DegenerateRowsKeepFactorOne) {
   const float inf = std::numeric_limits<float>::infinity();
-  const std::vector<float> x{0, 0, 0, 0, 0, 0, 0, 0,   // all zero
-                             1, 1, 1, 1, 1, 1, 1, 1,   // constant: variance 0
+  const std::vector<float> x{0,   0, 0, 0, 0, 0, 0, 0,   // all zero
+                             1,   1, 1, 1, 1, 1, 1, 1,   // constant: variance 0
                              inf, 1, 2, 3, 4, 5, 6, 7};  // not finite
   const std::vector<float> want{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 0, 0, inf, 0, 0, 3, 0, 0, 6, 7};
   for (Isa isa : available_isas()) {
     std::vector<float> pruned(x.size());
-    cpu::prune_rows_with(isa, {x.data(), nullptr, pruned.data(), nullptr, 3, 8, {2, 4}, DType::kFloat32, Rescale::kVariance}, 0, 3);
+    cpu::prune_rows_with(
+        isa, {x.data(), nullptr, pruned.data(), nullptr, 3, 8, {2, 4}, DType::kFloat32, Rescale::kVariance}, 0, 3);
     EXPECT_EQ(pruned, want) << cpu::isa_name(isa);
   }
 }

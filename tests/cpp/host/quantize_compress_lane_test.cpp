@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "amber/cpu/compress/compress.h"
+#include "amber/cpu/compress/widen.h"
 #include "amber/cpu/prune/prune.h"
 #include "amber/cpu/quantize/quantize.h"
-#include "amber/cpu/compress/widen.h"
 
 namespace {
 
@@ -74,9 +74,20 @@ void check(MetadataLayout layout, QuantizedType type, int64_t rows, int64_t cols
   std::vector<uint8_t> values(value_rows * wide_cols / 2, 0xee);
   std::vector<uint32_t> metadata(metadata_bytes(layout, rows, wide_cols) / 4, 0xeeeeeeee);
   std::vector<float> got_scale(value_rows, 777.0f);
-  const cuda::QuantizeCompressArgs args{x.data(), factors ? smooth.data() : nullptr, factors ? scale.data() : nullptr,
-                                        values.data(), reinterpret_cast<uint8_t*>(metadata.data()), got_scale.data(),
-                                        rows, cols, value_rows, dtype, layout, type, Rescaled, kPattern};
+  const cuda::QuantizeCompressArgs args{x.data(),
+                                        factors ? smooth.data() : nullptr,
+                                        factors ? scale.data() : nullptr,
+                                        values.data(),
+                                        reinterpret_cast<uint8_t*>(metadata.data()),
+                                        got_scale.data(),
+                                        rows,
+                                        cols,
+                                        value_rows,
+                                        dtype,
+                                        layout,
+                                        type,
+                                        Rescaled,
+                                        kPattern};
   const cuda::QuantizeThreads shape = cuda::quantize_threads(args);
   ASSERT_LE(shape.threads, cuda::kMaxQuantizeThreads);
   for (int64_t t = 0; t < cuda::quantize_blocks(args); ++t) {
@@ -90,12 +101,15 @@ void check(MetadataLayout layout, QuantizedType type, int64_t rows, int64_t cols
   const auto rescale = Rescaled ? Rescale::kVariance : Rescale::kNone;
   std::vector<uint8_t> dense(rows * cols), mask(rows * cols);
   std::vector<float> want_scale(rows);
-  cpu::quantize_rows({x.data(), args.smooth, args.scale, dense.data(), want_scale.data(), rows, cols, kPattern, dtype, rescale, type}, 0, rows);
+  cpu::quantize_rows(
+      {x.data(), args.smooth, args.scale, dense.data(), want_scale.data(), rows, cols, kPattern, dtype, rescale, type},
+      0, rows);
   cpu::prune_rows({x.data(), args.scale, nullptr, mask.data(), rows, cols, kPattern, dtype, Rescale::kNone}, 0, rows);
   std::vector<uint8_t> wide(rows * wide_cols), wide_mask(rows * wide_cols);
   ASSERT_EQ(cpu::widen(dense.data(), mask.data(), rows, cols, 1, kExtra, wide.data(), wide_mask.data()), Status::kOk);
   std::vector<uint8_t> want_values(rows * wide_cols / 2), want_metadata(metadata.size() * 4);
-  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 1, layout, want_values.data(), want_metadata.data()),
+  ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 1, layout, want_values.data(),
+                              want_metadata.data()),
             Status::kOk);
   want_values.resize(values.size(), 0);  // padding rows are zeros
   want_scale.resize(value_rows, 0.0f);
@@ -128,8 +142,7 @@ void check_shapes(MetadataLayout layout, const std::vector<int64_t>& all_cols) {
 
 template <typename T, size_t... Index>
 void check_patterns(MetadataLayout layout, std::index_sequence<Index...>) {
-  const std::vector<int64_t> cols_by_extra[] = {
-      {32, 96, 128, 160, 1056}, {32, 512, 1056}, {32, 256, 1056}};
+  const std::vector<int64_t> cols_by_extra[] = {{32, 96, 128, 160, 1056}, {32, 512, 1056}, {32, 256, 1056}};
   (check_shapes<T, Index>(layout, cols_by_extra[kSparsePatterns[Index].extra_windows]), ...);
 }
 

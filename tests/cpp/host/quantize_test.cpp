@@ -93,15 +93,24 @@ void check(Isa isa, Pattern pattern, bool smoothed, QuantizedType type, Rescale 
   for (int64_t k = 0; k < cols; ++k) x[k] = from_float<T>(k % 3 ? 0.0f : -0.0f);  // a token of zeros
   x[cols + 5] = from_float<T>(kNan);
   x[2 * cols + 7] = from_float<T>(-kInf);
-  x[3 * cols + 1] = from_float<T>(60000.0f);  // one huge outlier
+  x[3 * cols + 1] = from_float<T>(60000.0f);                                                 // one huge outlier
   for (int64_t k = 0; k < cols; ++k) x[4 * cols + k] = from_float<T>(k % 2 ? 1.5f : -1.5f);  // all +-127
   std::vector<float> smooth(cols), scale(cols);
   for (int64_t k = 0; k < cols; ++k) smooth[k] = 0.25f + (rng() % 9) * 0.5f, scale[k] = 0.5f + (rng() % 5);
 
   std::vector<uint8_t> values(rows * cols, 0xee), mask(rows * cols);
   std::vector<float> token_scale(rows, 777.0f);
-  const QuantizeArgs args{x.data(),           smoothed ? smooth.data() : nullptr, scale.data(), values.data(),
-                               token_scale.data(), rows, cols, pattern, dtype, rescale, type};
+  const QuantizeArgs args{x.data(),
+                          smoothed ? smooth.data() : nullptr,
+                          scale.data(),
+                          values.data(),
+                          token_scale.data(),
+                          rows,
+                          cols,
+                          pattern,
+                          dtype,
+                          rescale,
+                          type};
   ASSERT_EQ(cpu::validate(args), Status::kOk);
   cpu::quantize_rows_with(isa, args, 0, rows);
 
@@ -132,9 +141,10 @@ void check(Isa isa, Pattern pattern, bool smoothed, QuantizedType type, Rescale 
     }
     for (int64_t k = 0; k < cols; ++k) {
       const float units = finite ? kept[k] * (largest / std::fmax(absmax, kSmallestAbsmax)) : 0.0f;
-      const uint8_t want = !finite                        ? 0
-                           : type == QuantizedType::kInt8 ? static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(units)))
-                                                          : nearest_e4m3(units);
+      const uint8_t want = !finite ? 0
+                           : type == QuantizedType::kInt8
+                               ? static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(units)))
+                               : nearest_e4m3(units);
       ASSERT_EQ(values[t * cols + k], want) << "row " << t << " column " << k;
     }
   }
@@ -159,7 +169,8 @@ TEST(Quantize, BFloat16) { check_all<BFloat16>(); }
 TEST(Quantize, RefusesBadArguments) {
   float x[8] = {}, scale[2];
   uint8_t values[8];
-  QuantizeArgs args{x, nullptr, nullptr, values, scale, 1, 8, {2, 4}, DType::kFloat32, Rescale::kNone, QuantizedType::kInt8};
+  QuantizeArgs args{
+      x, nullptr, nullptr, values, scale, 1, 8, {2, 4}, DType::kFloat32, Rescale::kNone, QuantizedType::kInt8};
   EXPECT_EQ(cpu::validate(args), Status::kOk);
   args.cols = 6;
   EXPECT_EQ(cpu::validate(args), Status::kColsNotMultipleOfM);
@@ -173,7 +184,8 @@ TEST(Dequantize, ScalesThenAddsTheBias) {
   const std::vector<int32_t> product{16777217, -3, 0, 2147483647, 5, -2147483647};
   const std::vector<float> token_scale{0.5f, kNan}, weight_scale{2.0f, 0.25f, 1.0f}, bias{1.0f, -1.0f, 0.125f};
   std::vector<float> y(6);
-  cpu::dequantize_rows({product.data(), token_scale.data(), weight_scale.data(), bias.data(), y.data(), 2, 3, DType::kFloat32}, 0, 2);
+  cpu::dequantize_rows(
+      {product.data(), token_scale.data(), weight_scale.data(), bias.data(), y.data(), 2, 3, DType::kFloat32}, 0, 2);
   // 16777217 is not a float: it rounds to 16777216 first.
   EXPECT_EQ(y[0], 16777216.0f * 0.5f * 2.0f + 1.0f);
   EXPECT_EQ(y[1], -3.0f * 0.5f * 0.25f - 1.0f);

@@ -83,13 +83,19 @@ TEST(Survivors, EqualsASortForEveryPattern) {
         }
         const uint32_t expected = by_sorting(score, n);
         ASSERT_EQ(amber::survivors(key.data(), n, m), expected) << n << ":" << m;
-        if (m == 4) { ASSERT_EQ(fixed<4>(key, n), expected); }
+        if (m == 4) {
+          ASSERT_EQ(fixed<4>(key, n), expected);
+        }
         if (m == 4 && n == 2) {
           const uint32_t keys[4] = {key[0], key[1], key[2], key[3]};
           ASSERT_EQ(amber::survivors_2_4(keys), expected);
         }
-        if (m == 8) { ASSERT_EQ(fixed<8>(key, n), expected); }
-        if (m == 16) { ASSERT_EQ(fixed<16>(key, n), expected); }
+        if (m == 8) {
+          ASSERT_EQ(fixed<8>(key, n), expected);
+        }
+        if (m == 16) {
+          ASSERT_EQ(fixed<16>(key, n), expected);
+        }
       }
     }
   }

@@ -19,18 +19,21 @@ using cuda::SparseGemmDescriptor;
 using cuda::SparseProblem;
 
 // So that a build without CUDA kernels tests the rule too.
-constexpr SparseGemmDescriptor kWide{"wide",       90,
-                                     Operands::k16bit, DType::kBFloat16,
-                                     {128, 256, 128},  MetadataLayout::kSm90_16bit,
-                                     16,               32,
-                                     cuda::kUnlimited, 8,
-                                     false,            false};
-constexpr SparseGemmDescriptor kNarrow{"narrow",        80,
-                                       Operands::kInt8, DType::kFloat16,
-                                       {128, 128, 128}, MetadataLayout::kSm80_8bit,
-                                       128,             128,
-                                       32768,           16,
-                                       true,            true};
+constexpr SparseGemmDescriptor kWide{"wide",
+                                     90,
+                                     Operands::k16bit,
+                                     DType::kBFloat16,
+                                     {128, 256, 128},
+                                     MetadataLayout::kSm90_16bit,
+                                     16,
+                                     32,
+                                     cuda::kUnlimited,
+                                     8,
+                                     false,
+                                     false};
+constexpr SparseGemmDescriptor kNarrow{
+    "narrow", 80,  Operands::kInt8, DType::kFloat16, {128, 128, 128}, MetadataLayout::kSm80_8bit, 128, 128, 32768, 16,
+    true,     true};
 
 std::vector<SparseGemmDescriptor> all_kernels() {
   std::vector<SparseGemmDescriptor> kernels{kWide, kNarrow};
@@ -39,7 +42,8 @@ std::vector<SparseGemmDescriptor> all_kernels() {
 }
 
 SparseProblem fitting(const SparseGemmDescriptor& kernel, Pattern pattern = {2, 4}) {
-  const int64_t multiple = extra_windows(pattern) == 0 ? kernel.in_features_multiple : kernel.copies_in_features_multiple;
+  const int64_t multiple =
+      extra_windows(pattern) == 0 ? kernel.in_features_multiple : kernel.copies_in_features_multiple;
   return {kernel.arch, kernel.operands, kernel.dtype, pattern, Rescale::kNone, 5, 3 * kernel.out_features_multiple,
           3 * multiple};
 }
@@ -67,8 +71,9 @@ TEST(SparseGemmRefusal, NamesTheArgumentItsValueAndWhatIsAllowed) {
     const std::string name = kernel.name, needs = ", which " + name + " needs";
     SparseProblem problem = fitting(kernel);
     problem.arch = kernel.arch == 90 ? 100 : 75;
-    expect_refusal(kernel, problem, "kernel: '" + name + "' is for SM" + std::to_string(kernel.arch) +
-                                        ", but the device has compute capability " + (kernel.arch == 90 ? "10.0" : "7.5"));
+    expect_refusal(kernel, problem,
+                   "kernel: '" + name + "' is for SM" + std::to_string(kernel.arch) +
+                       ", but the device has compute capability " + (kernel.arch == 90 ? "10.0" : "7.5"));
 
     problem = fitting(kernel);
     problem.operands = kernel.operands == Operands::kE4m3 ? Operands::kInt8 : Operands::kE4m3;
@@ -80,8 +85,9 @@ TEST(SparseGemmRefusal, NamesTheArgumentItsValueAndWhatIsAllowed) {
     for (Pattern pattern : {Pattern{1, 4}, {10, 16}, {1, 1}}) {
       problem = fitting(kernel);
       problem.pattern = pattern;
-      expect_refusal(kernel, problem, "pattern: '" + std::to_string(pattern.n) + ":" + std::to_string(pattern.m) +
-                                          "' does not run on a sparse GEMM; allowed: '2:4', '4:8', '8:16', '10:16w', '12:16w'");
+      expect_refusal(kernel, problem,
+                     "pattern: '" + std::to_string(pattern.n) + ":" + std::to_string(pattern.m) +
+                         "' does not run on a sparse GEMM; allowed: '2:4', '4:8', '8:16', '10:16w', '12:16w'");
     }
 
     problem = fitting(kernel);
@@ -96,14 +102,16 @@ TEST(SparseGemmRefusal, NamesTheArgumentItsValueAndWhatIsAllowed) {
       problem = fitting(kernel, sparse.pattern);
       const int64_t multiple = problem.in_features / 3;
       problem.in_features += multiple / 2;
-      expect_refusal(kernel, problem, "x: its last dimension K = " + std::to_string(problem.in_features) +
-                                          " is not a multiple of " + std::to_string(multiple) + needs);
+      expect_refusal(kernel, problem,
+                     "x: its last dimension K = " + std::to_string(problem.in_features) + " is not a multiple of " +
+                         std::to_string(multiple) + needs);
     }
 
     problem = fitting(kernel);
     ++problem.out_features;
-    expect_refusal(kernel, problem, "weight: its first dimension N = " + std::to_string(problem.out_features) +
-                                        " is not a multiple of " + std::to_string(kernel.out_features_multiple) + needs);
+    expect_refusal(kernel, problem,
+                   "weight: its first dimension N = " + std::to_string(problem.out_features) +
+                       " is not a multiple of " + std::to_string(kernel.out_features_multiple) + needs);
   }
 }
 
@@ -147,9 +155,10 @@ TEST(SparseGemmChoice, ByNameOrTheBuildsDefault) {
   for (const char* name : {"no such kernel", cuda::kDefaultSparseGemm}) {
     const auto choice = cuda::choose_sparse_gemm(name, problem);
     EXPECT_EQ(choice.kernel, nullptr);
-    EXPECT_EQ(choice.refusal, std::string("kernel: '") + name +
-                                  "' is not in this build for compute capability 8.9, 16-bit operands and dtype float32; "
-                                  "`amber-ext info` lists what is");
+    EXPECT_EQ(choice.refusal,
+              std::string("kernel: '") + name +
+                  "' is not in this build for compute capability 8.9, 16-bit operands and dtype float32; "
+                  "`amber-ext info` lists what is");
   }
   for (const auto* kernel : cuda::sparse_gemm_kernels()) {
     const auto choice = cuda::choose_sparse_gemm(kernel->name, fitting(*kernel));
@@ -170,8 +179,8 @@ TEST(SparseGemmDescriptors, FollowFromTheOperands) {
     const int64_t own = kernel->arch == 80 ? kernel->tile.k : 0;  // SM80's K is whole tiles
     EXPECT_EQ(kernel->in_features_multiple, std::max<int64_t>(quantized ? 32 : 16, own)) << kernel->name;
     EXPECT_EQ(kernel->copies_in_features_multiple, std::max<int64_t>(32, own)) << kernel->name;
-    const std::string tile = std::to_string(kernel->tile.m) + "x" + std::to_string(kernel->tile.n) + "x" +
-                             std::to_string(kernel->tile.k);
+    const std::string tile =
+        std::to_string(kernel->tile.m) + "x" + std::to_string(kernel->tile.n) + "x" + std::to_string(kernel->tile.k);
     EXPECT_NE(std::string(kernel->name).find(tile), std::string::npos) << kernel->name;
   }
 }

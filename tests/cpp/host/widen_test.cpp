@@ -36,14 +36,16 @@ TEST(Widen, KeepsEverySurvivorOnceAndCompresses) {
     const int64_t wide_cols = widened_cols(cols, extra);
     std::vector<uint8_t> mask(x.size()), wide_mask(rows * wide_cols);
     std::vector<uint16_t> wide(rows * wide_cols), back(rows * wide_cols), values(rows * wide_cols / 2);
-    cpu::prune_rows({x.data(), nullptr, nullptr, mask.data(), rows, cols, pattern, DType::kBFloat16, Rescale::kNone},
-                    0, rows);
+    cpu::prune_rows({x.data(), nullptr, nullptr, mask.data(), rows, cols, pattern, DType::kBFloat16, Rescale::kNone}, 0,
+                    rows);
     ASSERT_EQ(cpu::widen(x.data(), mask.data(), rows, cols, 2, extra, wide.data(), wide_mask.data()), Status::kOk);
     const auto layout = MetadataLayout::kSm90_16bit;
     std::vector<uint8_t> metadata(metadata_bytes(layout, rows, wide_cols));
-    ASSERT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 2, layout, values.data(), metadata.data()),
+    ASSERT_EQ(
+        cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, 2, layout, values.data(), metadata.data()),
+        Status::kOk);
+    ASSERT_EQ(cpu::decompress_2_4(values.data(), metadata.data(), rows, wide_cols, 2, layout, back.data()),
               Status::kOk);
-    ASSERT_EQ(cpu::decompress_2_4(values.data(), metadata.data(), rows, wide_cols, 2, layout, back.data()), Status::kOk);
     EXPECT_EQ(back, wide);
 
     std::vector<std::vector<uint16_t>> found(x.size());
@@ -60,7 +62,9 @@ TEST(Widen, KeepsEverySurvivorOnceAndCompresses) {
     for (size_t i = 0; i < x.size(); ++i) {
       const bool expected = mask[i] && x[i].bits != 0;  // +0 leaves no trace, -0 does
       ASSERT_EQ(found[i].size(), expected ? 1u : 0u) << i;
-      if (expected) { ASSERT_EQ(found[i][0], x[i].bits); }
+      if (expected) {
+        ASSERT_EQ(found[i][0], x[i].bits);
+      }
     }
   }
 }

@@ -80,7 +80,9 @@ TEST(WindowLayout, WidenedColumns) {
       for (int64_t k = 0; k < wide; ++k) {
         const int64_t source = cpu::source_column(k, cols, extra);
         if (source >= 0) ++count[source];
-        if (k < cols) { EXPECT_EQ(source, k); }
+        if (k < cols) {
+          EXPECT_EQ(source, k);
+        }
       }
       for (int64_t k = 0; k < cols; ++k) EXPECT_EQ(count[k], 1 + (k % 4 == 3) + (extra == 2 && k % 4 == 2)) << k;
     }
@@ -103,8 +105,8 @@ TEST(WindowLayout, Every48And816MaskFits) {
     ASSERT_TRUE(fits<2>(kept)) << std::hex << kept;
     if (__builtin_popcount(kept & 0xff) == 4) ++masks_4_8;
   }
-  EXPECT_EQ(masks_8_16, 12870);       // C(16, 8)
-  EXPECT_EQ(masks_4_8, 70 * 70);      // C(8, 4) twice
+  EXPECT_EQ(masks_8_16, 12870);   // C(16, 8)
+  EXPECT_EQ(masks_4_8, 70 * 70);  // C(8, 4) twice
 }
 
 TEST(WindowLayout, MaximalSetsAreFull) {
@@ -113,7 +115,9 @@ TEST(WindowLayout, MaximalSetsAreFull) {
       if (!fits_in(kept, extra)) continue;
       bool maximal = true;
       for (int i = 0; i < kWindowColumns; ++i) maximal &= kept >> i & 1u || !fits_in(kept | 1u << i, extra);
-      if (maximal) { ASSERT_EQ(__builtin_popcount(kept), 8 + 2 * extra) << std::hex << kept; }
+      if (maximal) {
+        ASSERT_EQ(__builtin_popcount(kept), 8 + 2 * extra) << std::hex << kept;
+      }
     }
   }
 }
@@ -127,7 +131,8 @@ TEST(SlotAssignment, EverySurvivorHasOneSlot) {
       for (int i = 0; i < kWindowColumns; ++i) seen[i] += slots.quads >> i & 1u;
       for (int quad = 0; quad < kQuads; ++quad) {
         ASSERT_LE(__builtin_popcount(slots.quads >> (4 * quad) & 0xfu), 2) << std::hex << kept;
-        for (int window = 0; window < extra; ++window) seen[4 * quad + copied_column(window)] += slots.extra[window] >> quad & 1u;
+        for (int window = 0; window < extra; ++window)
+          seen[4 * quad + copied_column(window)] += slots.extra[window] >> quad & 1u;
       }
       for (int window = 0; window < kMaxExtraWindows; ++window) {
         ASSERT_LE(__builtin_popcount(slots.extra[window]), window < extra ? 2 : 0) << std::hex << kept;

@@ -7,10 +7,9 @@ namespace {
 
 constexpr uint32_t kPaddingNibble = 0x4;  // indices {0, 1}: valid for mma.sp, values are zero anyway
 
-Status validate(int64_t rows, int64_t cols, int element_bytes, MetadataLayout layout,
-                const void* a, const void* b, const void* c) {
-  const bool wide =
-      layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm90_16bit;
+Status validate(int64_t rows, int64_t cols, int element_bytes, MetadataLayout layout, const void* a, const void* b,
+                const void* c) {
+  const bool wide = layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm90_16bit;
   if (element_bytes != (wide ? 2 : 1)) return Status::kElementSizeMismatch;
   if (rows < 0 || cols < 0) return Status::kNegativeSize;
   if (cols % 4 != 0) return Status::kColsNotMultipleOfM;
@@ -20,8 +19,8 @@ Status validate(int64_t rows, int64_t cols, int element_bytes, MetadataLayout la
 
 }  // namespace
 
-Status compress_2_4(const void* x, const uint8_t* mask, int64_t rows, int64_t cols,
-                    int element_bytes, MetadataLayout layout, void* values, uint8_t* metadata) {
+Status compress_2_4(const void* x, const uint8_t* mask, int64_t rows, int64_t cols, int element_bytes,
+                    MetadataLayout layout, void* values, uint8_t* metadata) {
   const Status status = validate(rows, cols, element_bytes, layout, x, mask, values);
   if (status != Status::kOk) return status;
   const int64_t padded_rows = metadata_rows(layout, rows);
@@ -38,20 +37,19 @@ Status compress_2_4(const void* x, const uint8_t* mask, int64_t rows, int64_t co
 
       const uint32_t nibble = metadata_nibble(quad_mask);
       const NibbleAddress address = nibble_address(layout, t, k, padded_rows);
-      metadata[address.byte] = static_cast<uint8_t>(
-          (metadata[address.byte] & ~(0xfu << address.shift)) | (nibble << address.shift));
+      metadata[address.byte] =
+          static_cast<uint8_t>((metadata[address.byte] & ~(0xfu << address.shift)) | (nibble << address.shift));
       for (int slot = 0; slot < 2; ++slot) {
         const int64_t column = (nibble >> (2 * slot)) & 3u;
-        std::memcpy(out + (at / 2 + slot) * element_bytes, in + (at + column) * element_bytes,
-                    element_bytes);
+        std::memcpy(out + (at / 2 + slot) * element_bytes, in + (at + column) * element_bytes, element_bytes);
       }
     }
   }
   return Status::kOk;
 }
 
-Status decompress_2_4(const void* values, const uint8_t* metadata, int64_t rows, int64_t cols,
-                      int element_bytes, MetadataLayout layout, void* x) {
+Status decompress_2_4(const void* values, const uint8_t* metadata, int64_t rows, int64_t cols, int element_bytes,
+                      MetadataLayout layout, void* x) {
   const Status status = validate(rows, cols, element_bytes, layout, values, metadata, x);
   if (status != Status::kOk) return status;
   const int64_t padded_rows = metadata_rows(layout, rows);
@@ -66,8 +64,7 @@ Status decompress_2_4(const void* values, const uint8_t* metadata, int64_t rows,
       const uint32_t nibble = (metadata[address.byte] >> address.shift) & 0xfu;
       for (int slot = 0; slot < 2; ++slot) {
         const int64_t column = (nibble >> (2 * slot)) & 3u;
-        std::memcpy(out + (at + column) * element_bytes, in + (at / 2 + slot) * element_bytes,
-                    element_bytes);
+        std::memcpy(out + (at + column) * element_bytes, in + (at / 2 + slot) * element_bytes, element_bytes);
       }
     }
   }

@@ -12,11 +12,11 @@ namespace amber::cpu {
 // byte mask [rows, cols] says, exactly two per quad, and writes
 //   values   [rows, cols / 2]
 //   metadata [metadata_bytes(layout, rows, cols)], padding rows and columns as nibble {0, 1}.
-Status compress_2_4(const void* x, const uint8_t* mask, int64_t rows, int64_t cols,
-                    int element_bytes, MetadataLayout layout, void* values, uint8_t* metadata);
+Status compress_2_4(const void* x, const uint8_t* mask, int64_t rows, int64_t cols, int element_bytes,
+                    MetadataLayout layout, void* values, uint8_t* metadata);
 
 // Writes X [rows, cols] back, zeros where nothing was kept.
-Status decompress_2_4(const void* values, const uint8_t* metadata, int64_t rows, int64_t cols,
-                      int element_bytes, MetadataLayout layout, void* x);
+Status decompress_2_4(const void* values, const uint8_t* metadata, int64_t rows, int64_t cols, int element_bytes,
+                      MetadataLayout layout, void* x);
 
 }  // namespace amber::cpu

@@ -21,8 +21,7 @@ void prune_rows_scalar(const PruneArgs& args, int64_t row_begin, int64_t row_end
       write_group(x + k, keep, m, pruned ? pruned + k : nullptr, mask ? mask + k : nullptr);
     }
     if (pruned && args.rescale == Rescale::kVariance) {
-      const float factor =
-          rescale_factor(population_variance(x, args.cols), population_variance(pruned, args.cols));
+      const float factor = rescale_factor(population_variance(x, args.cols), population_variance(pruned, args.cols));
       for (int64_t k = 0; k < args.cols; ++k) {
         pruned[k] = from_float<T>(to_float(pruned[k]) * factor);
       }

@@ -15,9 +15,7 @@ namespace amber::cpu {
 namespace {
 
 // `keep` lanes are 0 or -1.
-inline void store_kept(float* out, const float* x, VecI keep) {
-  store(out, load<VecI>(x) & keep);
-}
+inline void store_kept(float* out, const float* x, VecI keep) { store(out, load<VecI>(x) & keep); }
 inline void store_kept(float* out, VecF value, VecI keep) { store(out, as_int(value) & keep); }
 
 template <typename T>
@@ -54,9 +52,7 @@ template <int Group, int... R>
 inline VecI beaten_within(VecI key, std::integer_sequence<int, R...>) {
   VecI beaten = {};
   // key >= k is key > k - 1; R counts from 0, rotations from 1.
-  ((beaten += rotate<Group, R + 1>(key, LaneSequence{}) >
-              key + wrapped<Group, R + 1>(LaneSequence{})),
-   ...);
+  ((beaten += rotate<Group, R + 1>(key, LaneSequence{}) > key + wrapped<Group, R + 1>(LaneSequence{})), ...);
   return beaten;
 }
 
@@ -165,8 +161,7 @@ bool prune_rows_by(const PruneArgs& args, int64_t row_begin, int64_t row_end) {
     uint8_t* mask = args.mask ? args.mask + t * args.cols : nullptr;
     Prune(args, x, pruned, mask);
     if (pruned && args.rescale == Rescale::kVariance) {
-      rescale_row(pruned, args.cols,
-                  rescale_factor(vector_variance(x, args.cols), vector_variance(pruned, args.cols)));
+      rescale_row(pruned, args.cols, rescale_factor(vector_variance(x, args.cols), vector_variance(pruned, args.cols)));
     }
   }
   return true;

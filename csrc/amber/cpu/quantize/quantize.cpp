@@ -43,8 +43,8 @@ void portable_to_int8(const float* v, float inverse, int64_t cols, int8_t* out) 
   for (int64_t k = 0; k < cols; ++k) out[k] = to_int8(v[k], inverse);
 }
 
-constexpr QuantizeSteps kQuantizePortable = {&portable_smooth, &portable_absmax_bits,
-                                             &portable_variance, &portable_to_int8};
+constexpr QuantizeSteps kQuantizePortable = {&portable_smooth, &portable_absmax_bits, &portable_variance,
+                                             &portable_to_int8};
 
 const QuantizeSteps& steps_of([[maybe_unused]] Isa isa) {
 #if defined(AMBER_X86)
@@ -90,16 +90,16 @@ void quantize_rows_with(Isa isa, const QuantizeArgs& args, int64_t row_begin, in
   for (int64_t t = row_begin; t < row_end; ++t) {
     const void* x = static_cast<const uint8_t*>(args.x) + t * row_bytes;
     if (sparse) {
-      prune_rows_with(isa, {x, args.scale, pruned.data(), nullptr, 1, args.cols, args.pattern, args.dtype, Rescale::kNone},
-                      0, 1);
+      prune_rows_with(
+          isa, {x, args.scale, pruned.data(), nullptr, 1, args.cols, args.pattern, args.dtype, Rescale::kNone}, 0, 1);
     }
     steps.smooth(sparse ? pruned.data() : x, args.dtype, args.smooth, args.cols, v.data());
     const TokenScale units = token_scale(steps.absmax_bits(v.data(), args.cols), largest_value(args.type));
     args.token_scale[t] = units.scale;
     if (rescaled) {
       steps.smooth(x, args.dtype, args.smooth, args.cols, unpruned.data());
-      args.token_scale[t] *= rescale_factor(steps.variance(unpruned.data(), args.cols),
-                                             steps.variance(v.data(), args.cols));
+      args.token_scale[t] *=
+          rescale_factor(steps.variance(unpruned.data(), args.cols), steps.variance(v.data(), args.cols));
     }
     auto* values = static_cast<uint8_t*>(args.values) + t * args.cols;
     if (units.inverse == 0.0f) {

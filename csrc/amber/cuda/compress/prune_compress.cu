@@ -22,9 +22,8 @@ cudaError_t launch(const PruneCompressArgs& args, cudaStream_t stream) {
 
 template <typename T, MetadataLayout Layout>
 cudaError_t launch_pattern(const PruneCompressArgs& args, cudaStream_t stream) {
-  return with_selection(args.pattern, cudaErrorInvalidValue, [&](auto selection) {
-    return launch<T, Layout, decltype(selection)::value>(args, stream);
-  });
+  return with_selection(args.pattern, cudaErrorInvalidValue,
+                        [&](auto selection) { return launch<T, Layout, decltype(selection)::value>(args, stream); });
 }
 
 template <typename T>

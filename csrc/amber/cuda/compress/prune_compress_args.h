@@ -18,7 +18,7 @@ struct PruneCompressArgs {
   int64_t cols;        // a multiple of kCompressColumns, of kCompressCopiesColumns where there are copies
   int64_t value_rows;  // rows, or more: rows past `rows` are written as zeros
   DType dtype;
-  MetadataLayout layout;  // a 16-bit layout
+  MetadataLayout layout;     // a 16-bit layout
   Pattern pattern = {2, 4};  // one that has windows (extra_windows)
 };
 

@@ -97,8 +97,8 @@ AMBER_HOST_DEVICE int64_t covered_cols(int64_t cols) {
 }
 
 template <typename T, MetadataLayout Layout, Selection S>
-AMBER_HOST_DEVICE void prune_compress_lane(const PruneCompressArgs& args, int64_t block_x,
-                                           int64_t block_y, int thread) {
+AMBER_HOST_DEVICE void prune_compress_lane(const PruneCompressArgs& args, int64_t block_x, int64_t block_y,
+                                           int thread) {
   constexpr int kColumns = kLaneColumns<S>;
   const int lane = thread % 32;
   const int64_t k = ((block_x * kWarps + thread / 32) * kLanesAlongK + lane % kLanesAlongK) * kColumns;
@@ -142,8 +142,7 @@ inline CompressGrid compress_grid(const PruneCompressArgs& args) {
   const int64_t padded_rows = metadata_rows(Layout, args.rows);
   const int64_t rows = args.value_rows > padded_rows ? args.value_rows : padded_rows;
   constexpr int kBlockColumns = kWarps * kLanesAlongK * kLaneColumns<S>;
-  return {(covered_cols<Layout, S>(args.cols) + kBlockColumns - 1) / kBlockColumns,
-          (rows + kWarpRows - 1) / kWarpRows};
+  return {(covered_cols<Layout, S>(args.cols) + kBlockColumns - 1) / kBlockColumns, (rows + kWarpRows - 1) / kWarpRows};
 }
 
 }  // namespace amber::cuda

@@ -46,9 +46,8 @@ cudaError_t launch(const QuantizeCompressArgs& args, cudaStream_t stream) {
 
 template <typename T, bool Rescaled>
 cudaError_t launch_pattern(const QuantizeCompressArgs& args, cudaStream_t stream) {
-  return with_selection(args.pattern, cudaErrorInvalidValue, [&](auto selection) {
-    return launch<T, Rescaled, decltype(selection)::value>(args, stream);
-  });
+  return with_selection(args.pattern, cudaErrorInvalidValue,
+                        [&](auto selection) { return launch<T, Rescaled, decltype(selection)::value>(args, stream); });
 }
 
 template <typename T>

@@ -18,12 +18,12 @@ struct QuantizeCompressArgs {
   uint8_t* metadata;    // metadata_bytes(layout, rows, K')
   float* token_scale;   // [value_rows]
   int64_t rows;
-  int64_t cols;         // a multiple of kQuantizeColumns, at most kMaxQuantizeColumns
-  int64_t value_rows;   // rows, or more: rows past `rows` are written as zeros
+  int64_t cols;        // a multiple of kQuantizeColumns, at most kMaxQuantizeColumns
+  int64_t value_rows;  // rows, or more: rows past `rows` are written as zeros
   DType dtype;
   MetadataLayout layout;  // an 8-bit layout
   QuantizedType type;
-  bool rescale;  // multiply the token's scale by its rescale_factor (rescale.h)
+  bool rescale;              // multiply the token's scale by its rescale_factor (rescale.h)
   Pattern pattern = {2, 4};  // one that has windows (extra_windows)
 };
 

@@ -49,10 +49,12 @@ template <typename T, Selection S>
 AMBER_HOST_DEVICE WindowValues smooth_window(const Compressed16<S>& kept, int window, const float (&smooth)[4]) {
   const uint32_t nibble = kept.nibbles >> (4 * window) & 0xfu, first = nibble & 3u, second = nibble >> 2;
   const uint32_t pair = kept.pair[window];
-  return {{widen(T{static_cast<uint16_t>(pair & 0xffffu)}) *
-               (first == 0 ? smooth[0] : first == 1 ? smooth[1] : smooth[2]),
-           widen(T{static_cast<uint16_t>(pair >> 16)}) *
-               (second == 1 ? smooth[1] : second == 2 ? smooth[2] : smooth[3])}};
+  return {{widen(T{static_cast<uint16_t>(pair & 0xffffu)}) * (first == 0   ? smooth[0]
+                                                              : first == 1 ? smooth[1]
+                                                                           : smooth[2]),
+           widen(T{static_cast<uint16_t>(pair >> 16)}) * (second == 1   ? smooth[1]
+                                                          : second == 2 ? smooth[2]
+                                                                        : smooth[3])}};
 }
 
 // 16 columns from k on of row t; `part` takes in what the row's reduction needs.
@@ -65,7 +67,7 @@ AMBER_HOST_DEVICE Compressed16<S> select_16_columns(const QuantizeCompressArgs& 
   float scale[kWindowColumns];
   AMBER_UNROLL
   for (int quad = 0; quad < kQuads; ++quad) {
-    load_factors(args.scale, k + 4 * quad, reinterpret_cast<float(&)[4]>(scale[4 * quad]));
+    load_factors(args.scale, k + 4 * quad, reinterpret_cast<float (&)[4]>(scale[4 * quad]));
   }
   const Compressed16<S> kept = compress_16_columns<T, S>(word, scale);
 
@@ -98,8 +100,8 @@ AMBER_HOST_DEVICE Compressed16<S> select_16_columns(const QuantizeCompressArgs& 
 
 // Columns k .. k + 31 of row t.
 template <typename T, bool Rescaled, Selection S>
-AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k,
-                                    QuantizeChunk<S>& chunk, RowPart& part) {
+AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k, QuantizeChunk<S>& chunk,
+                                    RowPart& part) {
   const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
   if constexpr (kExtraWindows<S> == 0 && !Rescaled) {
     // All loads first: this needs few registers.

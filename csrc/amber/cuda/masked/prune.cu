@@ -32,9 +32,8 @@ __device__ __forceinline__ void store_group(T* to, const Group<T, M>& group) {
 
 // One thread takes one group at a time. Pointers are 16-byte aligned. Extra > 0: a windowed pattern.
 template <typename T, int M, int Extra>
-__global__ void __launch_bounds__(kThreads)
-    prune_groups(const T* x, const float* scale, T* pruned, uint8_t* mask, int64_t groups,
-                 int64_t groups_per_row, Pattern pattern) {
+__global__ void __launch_bounds__(kThreads) prune_groups(const T* x, const float* scale, T* pruned, uint8_t* mask,
+                                                         int64_t groups, int64_t groups_per_row, Pattern pattern) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t g = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; g < groups; g += stride) {
     const Group<T, M> group = load_group<T, M>(x + g * M);
@@ -100,8 +99,7 @@ __device__ double row_variance(const T* row, int64_t cols) {
 
 // One block takes one row at a time; rows were just written, so they come from the cache.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    rescale_rows(const T* x, T* pruned, int64_t rows, int64_t cols) {
+__global__ void __launch_bounds__(kThreads) rescale_rows(const T* x, T* pruned, int64_t rows, int64_t cols) {
   for (int64_t t = blockIdx.x; t < rows; t += gridDim.x) {
     const float factor = rescale_factor(row_variance(x + t * cols, cols), row_variance(pruned + t * cols, cols));
     for (int64_t k = threadIdx.x; k < cols; k += kThreads) {
@@ -140,8 +138,8 @@ cudaError_t prune_dtype(const PruneArgs& args, cudaStream_t stream) {
   const int64_t groups = args.rows * groups_per_row;
   const int64_t blocks = std::min<int64_t>(kMaxBlocks, (groups + kThreads - 1) / kThreads);
   groups_kernel<T>(args)<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(
-      static_cast<const T*>(args.x), args.scale, static_cast<T*>(args.pruned), args.mask, groups,
-      groups_per_row, args.pattern);
+      static_cast<const T*>(args.x), args.scale, static_cast<T*>(args.pruned), args.mask, groups, groups_per_row,
+      args.pattern);
   if (args.pruned && args.rescale == Rescale::kVariance) {
     const int64_t row_blocks = std::min<int64_t>(kMaxBlocks, args.rows);
     rescale_rows<T><<<static_cast<unsigned>(row_blocks), kThreads, 0, stream>>>(

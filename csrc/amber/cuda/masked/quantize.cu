@@ -67,9 +67,8 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(QuantizeArgs args, c
       Vector<uint8_t> out;
 #pragma unroll
       for (int i = 0; i < kVector; ++i) {
-        out.element[i] = args.type == QuantizedType::kInt8
-                             ? static_cast<uint8_t>(to_int8(v.element[i], units.inverse))
-                             : to_e4m3(v.element[i], units.inverse);
+        out.element[i] = args.type == QuantizedType::kInt8 ? static_cast<uint8_t>(to_int8(v.element[i], units.inverse))
+                                                           : to_e4m3(v.element[i], units.inverse);
       }
       *reinterpret_cast<Vector<uint8_t>*>(values + k) = out;
     }

@@ -41,8 +41,7 @@ std::string refusal(const SparseGemmDescriptor& kernel, const SparseProblem& pro
   if (t == 0 || n == 0) return "";
   const int64_t multiple = extra == 0 ? kernel.in_features_multiple : kernel.copies_in_features_multiple;
   if (k % multiple != 0) {
-    return line("x: its last dimension K = ", k, " is not a multiple of ", multiple, ", which ", kernel.name,
-                " needs");
+    return line("x: its last dimension K = ", k, " is not a multiple of ", multiple, ", which ", kernel.name, " needs");
   }
   if (k > kernel.max_in_features) {
     return line("x: its last dimension K = ", k, " is too large; allowed: up to ", kernel.max_in_features);
@@ -65,9 +64,9 @@ SparseGemmChoice choose_sparse_gemm(const std::string& name, const SparseProblem
                                        ? default_sparse_gemm(problem.arch, problem.operands, problem.dtype)
                                        : find_sparse_gemm(name.c_str());
   if (!kernel) {
-    return {nullptr, line("kernel: '", name, "' is not in this build for compute capability ",
-                          capability(problem.arch), ", ", describe(problem.operands), " operands and dtype ",
-                          describe(problem.dtype), "; `amber-ext info` lists what is")};
+    return {nullptr, line("kernel: '", name, "' is not in this build for compute capability ", capability(problem.arch),
+                          ", ", describe(problem.operands), " operands and dtype ", describe(problem.dtype),
+                          "; `amber-ext info` lists what is")};
   }
   return {kernel, refusal(*kernel, problem)};
 }

@@ -13,8 +13,8 @@ AMBER_SPARSE_GEMMS_SM90(AMBER_DECLARE)
 AMBER_SPARSE_GEMMS_SM80(AMBER_DECLARE)
 
 const std::vector<const SparseGemmKernel*>& sparse_gemm_kernels() {
-  static const std::vector<const SparseGemmKernel*> kernels{
-      AMBER_SPARSE_GEMMS_SM90(AMBER_ADDRESS) AMBER_SPARSE_GEMMS_SM80(AMBER_ADDRESS)};
+  static const std::vector<const SparseGemmKernel*> kernels{AMBER_SPARSE_GEMMS_SM90(AMBER_ADDRESS)
+                                                                AMBER_SPARSE_GEMMS_SM80(AMBER_ADDRESS)};
   return kernels;
 }
 

@@ -26,15 +26,15 @@ constexpr const char* describe(Operands operands) {
 }
 
 struct SparseGemmArgs {
-  const void* values;       // [value_rows, K / 2]
-  const uint8_t* metadata;  // in the kernel's layout, for T rows
-  const void* weight;       // [N, K], K contiguous
-  const void* bias;         // [N], or null
-  void* output;             // [output_rows, N]
-  int64_t rows;             // T
-  int64_t out_features;     // N
-  int64_t in_features;      // K
-  int multiprocessors;      // of the device
+  const void* values;                   // [value_rows, K / 2]
+  const uint8_t* metadata;              // in the kernel's layout, for T rows
+  const void* weight;                   // [N, K], K contiguous
+  const void* bias;                     // [N], or null
+  void* output;                         // [output_rows, N]
+  int64_t rows;                         // T
+  int64_t out_features;                 // N
+  int64_t in_features;                  // K
+  int multiprocessors;                  // of the device
   const float* token_scale = nullptr;   // [value_rows], for 8-bit operands
   const float* weight_scale = nullptr;  // [N], for 8-bit operands
   RasterOrder raster_order = RasterOrder::kHeuristic;

@@ -4,7 +4,7 @@ namespace amber::cuda {
 
 extern const SparseGemmKernel sm80_bf16_128x128x64;
 const SparseGemmKernel sm80_bf16_128x128x64 =
-    Sm80SparseGemm<cutlass::bfloat16_t, cutlass::gemm::GemmShape<128, 128, 64>,
-                   cutlass::gemm::GemmShape<64, 64, 64>, 3>::describe("sm80_bf16_128x128x64");
+    Sm80SparseGemm<cutlass::bfloat16_t, cutlass::gemm::GemmShape<128, 128, 64>, cutlass::gemm::GemmShape<64, 64, 64>,
+                   3>::describe("sm80_bf16_128x128x64");
 
 }  // namespace amber::cuda

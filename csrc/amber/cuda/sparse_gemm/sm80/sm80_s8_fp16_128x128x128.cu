@@ -4,7 +4,7 @@ namespace amber::cuda {
 
 extern const SparseGemmKernel sm80_s8_fp16_128x128x128;
 const SparseGemmKernel sm80_s8_fp16_128x128x128 =
-    Sm80SparseGemm8bit<cutlass::half_t, cutlass::gemm::GemmShape<128, 128, 128>,
-                       cutlass::gemm::GemmShape<64, 64, 128>, 3>::describe("sm80_s8_fp16_128x128x128");
+    Sm80SparseGemm8bit<cutlass::half_t, cutlass::gemm::GemmShape<128, 128, 128>, cutlass::gemm::GemmShape<64, 64, 128>,
+                       3>::describe("sm80_s8_fp16_128x128x128");
 
 }  // namespace amber::cuda

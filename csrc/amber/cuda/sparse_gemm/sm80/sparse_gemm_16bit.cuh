@@ -13,12 +13,12 @@ struct Sm80SparseGemm {
   static constexpr int kAlignment = 128 / cutlass::sizeof_bits<Element>::value;
   using RowMajor = cutlass::layout::RowMajor;
   using ColumnMajor = cutlass::layout::ColumnMajor;
-  using Gemm = cutlass::gemm::device::SparseGemm<
-      Element, RowMajor, Element, ColumnMajor, Element, RowMajor, float,
-      cutlass::arch::OpClassTensorOp, cutlass::arch::Sm80, ThreadblockShape, WarpShape,
-      cutlass::gemm::GemmShape<16, 8, 32>,
-      cutlass::epilogue::thread::LinearCombination<Element, kAlignment, float, float>,
-      cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<8>, Stages>;
+  using Gemm =
+      cutlass::gemm::device::SparseGemm<Element, RowMajor, Element, ColumnMajor, Element, RowMajor, float,
+                                        cutlass::arch::OpClassTensorOp, cutlass::arch::Sm80, ThreadblockShape,
+                                        WarpShape, cutlass::gemm::GemmShape<16, 8, 32>,
+                                        cutlass::epilogue::thread::LinearCombination<Element, kAlignment, float, float>,
+                                        cutlass::gemm::threadblock::GemmIdentityThreadblockSwizzle<8>, Stages>;
 
   static typename Gemm::Arguments arguments(const SparseGemmArgs& args) {
     const int n = static_cast<int>(args.out_features);
@@ -41,9 +41,7 @@ struct Sm80SparseGemm {
             {1.0f, bias ? 1.0f : 0.0f}};
   }
 
-  static size_t workspace_bytes(const SparseGemmArgs& args) {
-    return Gemm::get_workspace_size(arguments(args));
-  }
+  static size_t workspace_bytes(const SparseGemmArgs& args) { return Gemm::get_workspace_size(arguments(args)); }
 
   static GemmStatus run(const SparseGemmArgs& args, void* workspace, cudaStream_t stream) {
     auto arguments = Sm80SparseGemm::arguments(args);

@@ -5,6 +5,7 @@
 #include "amber/cuda/sparse_gemm/descriptor.h"
 // In this order: the visitors use what the first of these declares.
 #include "cutlass/gemm/device/gemm_sparse_with_visitor.h"
+
 #include "cutlass/epilogue/threadblock/fusion/visitors.hpp"
 
 namespace amber::cuda {
@@ -24,8 +25,8 @@ struct Sm80SparseGemm8bit {
   template <template <class> class Function, typename Result>
   using Apply = cutlass::epilogue::threadblock::VisitorCompute<Function, Result, float, kRound>;
 
-  using ThreadMap = cutlass::epilogue::threadblock::OutputTileThreadLayout<ThreadblockShape, WarpShape, Output,
-                                                                           kOutputAlignment, 1>;
+  using ThreadMap =
+      cutlass::epilogue::threadblock::OutputTileThreadLayout<ThreadblockShape, WarpShape, Output, kOutputAlignment, 1>;
   // (acc * token_scale) * weight_scale + bias
   using ByToken = Tree<Apply<cutlass::multiplies, float>, cutlass::epilogue::threadblock::VisitorAccFetch,
                        cutlass::epilogue::threadblock::VisitorColBroadcast<ThreadMap, float, EachRow>>;
@@ -33,8 +34,8 @@ struct Sm80SparseGemm8bit {
                          cutlass::epilogue::threadblock::VisitorRowBroadcast<ThreadMap, float, EachColumn>>;
   using WithBias = Tree<Apply<cutlass::plus, Output>, ByChannel,
                         cutlass::epilogue::threadblock::VisitorRowBroadcast<ThreadMap, Output, EachColumn>>;
-  using Store = Tree<cutlass::epilogue::threadblock::VisitorAuxStore<
-                         ThreadMap, Output, kRound, cute::Stride<int64_t, cute::_1, int64_t>>,
+  using Store = Tree<cutlass::epilogue::threadblock::VisitorAuxStore<ThreadMap, Output, kRound,
+                                                                     cute::Stride<int64_t, cute::_1, int64_t>>,
                      WithBias>;
 
   using Gemm = cutlass::gemm::device::SparseGemmWithVisitor<
@@ -64,9 +65,7 @@ struct Sm80SparseGemm8bit {
             {with_bias, {static_cast<Output*>(args.output), {n, cute::_1{}, int64_t{t} * n}}}};
   }
 
-  static size_t workspace_bytes(const SparseGemmArgs& args) {
-    return Gemm::get_workspace_size(arguments(args));
-  }
+  static size_t workspace_bytes(const SparseGemmArgs& args) { return Gemm::get_workspace_size(arguments(args)); }
 
   static GemmStatus run(const SparseGemmArgs& args, void* workspace, cudaStream_t stream) {
     const auto arguments = Sm80SparseGemm8bit::arguments(args);

@@ -21,8 +21,8 @@ template <typename Element>
 constexpr int kElementsIn16Bytes = 128 / cutlass::sizeof_bits<Element>::value;
 
 template <template <class> class Function, typename Output, typename... Children>
-using Apply = fusion::Sm90EVT<
-    fusion::Sm90Compute<Function, Output, float, cutlass::FloatRoundStyle::round_to_nearest>, Children...>;
+using Apply = fusion::Sm90EVT<fusion::Sm90Compute<Function, Output, float, cutlass::FloatRoundStyle::round_to_nearest>,
+                              Children...>;
 
 // One number a column of Y; a null pointer reads as zero.
 template <typename TileShape, typename Element>
@@ -42,8 +42,7 @@ struct AddBias {
 // acc * token_scale * weight_scale + bias
 template <typename TileShape, typename Output>
 struct ScaleAndAddBias {
-  using TokenScale =
-      fusion::Sm90ColBroadcast<0, TileShape, float, float, cute::Stride<cute::_1, cute::_0, int64_t>>;
+  using TokenScale = fusion::Sm90ColBroadcast<0, TileShape, float, float, cute::Stride<cute::_1, cute::_0, int64_t>>;
   using ByToken = Apply<cutlass::multiplies, float, TokenScale, fusion::Sm90AccFetch>;
   using ByChannel = Apply<cutlass::multiplies, float, EachColumn<TileShape, float>, ByToken>;
   using Tree = Apply<cutlass::plus, Output, EachColumn<TileShape, Output>, ByChannel>;
@@ -60,20 +59,17 @@ template <typename Operand, typename Accumulator, typename Output, typename Fusi
 struct Sm90SparseGemmOf {
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, TileShape, ClusterShape,
-      cutlass::epilogue::collective::EpilogueTileAuto, Accumulator, float, void, RowMajor,
-      kElementsIn16Bytes<Output>, Output, RowMajor, kElementsIn16Bytes<Output>, EpilogueSchedule,
-      typename Fusion::Tree>::CollectiveOp;
+      cutlass::epilogue::collective::EpilogueTileAuto, Accumulator, float, void, RowMajor, kElementsIn16Bytes<Output>,
+      Output, RowMajor, kElementsIn16Bytes<Output>, EpilogueSchedule, typename Fusion::Tree>::CollectiveOp;
 
   using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
-      cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, Operand, RowMajor,
-      kElementsIn16Bytes<Operand>, Operand, ColumnMajor, kElementsIn16Bytes<Operand>, Accumulator, TileShape,
-      ClusterShape,
-      cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(
-          sizeof(typename Epilogue::SharedStorage))>,
+      cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, Operand, RowMajor, kElementsIn16Bytes<Operand>,
+      Operand, ColumnMajor, kElementsIn16Bytes<Operand>, Accumulator, TileShape, ClusterShape,
+      cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(sizeof(typename Epilogue::SharedStorage))>,
       MainloopSchedule>::CollectiveOp;
 
-  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop,
-                                                      Epilogue, cutlass::gemm::PersistentScheduler>;
+  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop, Epilogue,
+                                                      cutlass::gemm::PersistentScheduler>;
   using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
 
   static typename Gemm::Arguments arguments(const SparseGemmArgs& args) {
@@ -88,8 +84,7 @@ struct Sm90SparseGemmOf {
         {static_cast<const Operand*>(args.values), SparseConfig::fill_layoutA(problem),
          static_cast<const Operand*>(args.weight),
          cutlass::make_cute_packed_stride(typename Kernel::StrideB{}, cute::make_shape(n, k, 1)),
-         reinterpret_cast<const typename Mainloop::ElementE*>(args.metadata),
-         SparseConfig::fill_layoutE(problem)},
+         reinterpret_cast<const typename Mainloop::ElementE*>(args.metadata), SparseConfig::fill_layoutE(problem)},
         {Fusion::arguments(args),
          nullptr,
          {},
@@ -104,9 +99,7 @@ struct Sm90SparseGemmOf {
     return arguments;
   }
 
-  static size_t workspace_bytes(const SparseGemmArgs& args) {
-    return Gemm::get_workspace_size(arguments(args));
-  }
+  static size_t workspace_bytes(const SparseGemmArgs& args) { return Gemm::get_workspace_size(arguments(args)); }
 
   static GemmStatus run(const SparseGemmArgs& args, void* workspace, cudaStream_t stream) {
 #if defined(CUTLASS_ARCH_MMA_SPARSE_SM90_SUPPORTED)
@@ -126,9 +119,9 @@ struct Sm90SparseGemmOf {
 
   static constexpr SparseGemmKernel describe(const char* name) {
     constexpr bool wide = sizeof(Operand) == 2;
-    constexpr auto operands = wide                                ? Operands::k16bit
+    constexpr auto operands = wide                               ? Operands::k16bit
                               : cute::is_same_v<Operand, int8_t> ? Operands::kInt8
-                                                                  : Operands::kE4m3;
+                                                                 : Operands::kE4m3;
     // Rows of the compressed X are whole 16 bytes; TMA pads K up to the tile.
     return {describe_sparse_gemm(name, 90, operands,
                                  cute::is_same_v<Output, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,

@@ -4,6 +4,7 @@ namespace amber::cuda {
 
 extern const SparseGemmKernel sm90_s8_bf16_128x256x128_2x1_cooperative;
 const SparseGemmKernel sm90_s8_bf16_128x256x128_2x1_cooperative =
-    Sm90SparseGemm8bit<int8_t, cutlass::bfloat16_t, Tile<128, 256, 128>, Tile<2, 1, 1>, Cooperative, CooperativeEpilogue>::describe("sm90_s8_bf16_128x256x128_2x1_cooperative");
+    Sm90SparseGemm8bit<int8_t, cutlass::bfloat16_t, Tile<128, 256, 128>, Tile<2, 1, 1>, Cooperative,
+                       CooperativeEpilogue>::describe("sm90_s8_bf16_128x256x128_2x1_cooperative");
 
 }  // namespace amber::cuda
