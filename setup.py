@@ -10,7 +10,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
-CUDA_SETTINGS = ["AMBER_CUDA", "TORCH_CUDA_ARCH_LIST", "AMBER_EMBED_PTX"]  # csrc/amber/cuda/cuda.cmake
+# Read from the environment: csrc/amber/cuda/cuda.cmake, third_party/cutlass.cmake.
+SETTINGS = ["AMBER_CUDA", "TORCH_CUDA_ARCH_LIST", "AMBER_EMBED_PTX", "AMBER_CUTLASS_DIR"]
 GIB_PER_JOB = 5  # one SM90 sparse GEMM takes up to 5 GB to compile
 
 
@@ -53,7 +54,7 @@ class CMakeBuild(build_ext):
                 "-DAMBER_BUILD_OPS=ON",
                 "-DAMBER_BUILD_INTROSPECT=ON",
                 "-DAMBER_BUILD_TESTS=OFF",
-                *(f"-D{name}={os.environ.get(name, '')}" for name in CUDA_SETTINGS),
+                *(f"-D{name}={os.environ.get(name, '')}" for name in SETTINGS),
                 f"-DAMBER_TORCH_DIR={torch_dir}",
                 f"-DAMBER_TORCH_VERSION={torch_version(torch_dir)}",
                 f"-Dpybind11_DIR={package_dir('pybind11') / 'share' / 'cmake' / 'pybind11'}",

@@ -1,15 +1,14 @@
 # Finds the CUTLASS headers; nothing is vendored. First match wins:
-#   1. AMBER_CUTLASS_DIR (variable or environment): a CUTLASS checkout
+#   1. AMBER_CUTLASS_DIR: a CUTLASS checkout (from the command line or, when a build tree is made, the environment)
 #   2. third_party/cutlass, if someone put a checkout there
 #   3. the PyPI wheel nvidia-cutlass==4.2.0.0, which is the pin
 # Sets AMBER_CUTLASS_INCLUDE_DIRS and AMBER_CUTLASS_TEXT ("4.2.0 (from ...)" or "not found").
 
 set(AMBER_CUTLASS_PIN "4.2.0")
 set(_candidates "")
+set(AMBER_CUTLASS_DIR "$ENV{AMBER_CUTLASS_DIR}" CACHE PATH "a CUTLASS checkout")
 if(AMBER_CUTLASS_DIR)
   list(APPEND _candidates "AMBER_CUTLASS_DIR|${AMBER_CUTLASS_DIR}")
-elseif(DEFINED ENV{AMBER_CUTLASS_DIR})
-  list(APPEND _candidates "AMBER_CUTLASS_DIR|$ENV{AMBER_CUTLASS_DIR}")
 endif()
 list(APPEND _candidates "third_party/cutlass|${CMAKE_CURRENT_SOURCE_DIR}/third_party/cutlass")
 execute_process(
