@@ -176,7 +176,8 @@ TEST(GpuSparseLinearRun, AFailedProductNamesTheKernelAndItsShape) {
   if (!kernel) GTEST_SKIP() << "this build has no sparse GEMM for compute capability " << device_arch();
   SparseGemmKernel failing;
   const SparseLinearPlan plan = failing_plan(*kernel, failing);
-  const DeviceArray<uint8_t> x(65 * 384 * 2), values(plan.values_bytes), metadata(plan.metadata_bytes);
+  const DeviceArray<BFloat16> x(random_normal<BFloat16>(65 * 384, 1));
+  const DeviceArray<uint8_t> values(plan.values_bytes), metadata(plan.metadata_bytes);
   SparseLinearBuffers buffers{};
   buffers.x = x.get(), buffers.values = values.get(), buffers.metadata = metadata.get();
   runs_of_failing_gemm = 0;
