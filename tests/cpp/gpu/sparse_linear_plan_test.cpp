@@ -119,13 +119,15 @@ TEST(SparseLinearPlan, EmptyProblemsNeedNoMemoryAndLaunchNothing) {
 }
 
 int runs_of_failing_gemm = 0;
+const void* workspace_of_failing_gemm = nullptr;
 
 // A plan for a 16-bit kernel whose product fails.
 SparseLinearPlan failing_plan(const SparseGemmKernel& kernel, SparseGemmKernel& failing) {
   SparseLinearPlan plan = plan_for(kernel, problem_for(kernel));
   failing = kernel;
-  failing.run = [](const cuda::SparseGemmArgs&, void*, CUstream_st*) {
+  failing.run = [](const cuda::SparseGemmArgs&, void* workspace, CUstream_st*) {
     ++runs_of_failing_gemm;
+    workspace_of_failing_gemm = workspace;
     return cuda::GemmStatus::kLaunchFailed;
   };
   plan.kernel = &failing;
@@ -177,14 +179,16 @@ TEST(GpuSparseLinearRun, AFailedProductNamesTheKernelAndItsShape) {
   SparseGemmKernel failing;
   const SparseLinearPlan plan = failing_plan(*kernel, failing);
   const DeviceArray<BFloat16> x(random_normal<BFloat16>(65 * 384, 1));
-  const DeviceArray<uint8_t> values(plan.values_bytes), metadata(plan.metadata_bytes);
+  const DeviceArray<uint8_t> values(plan.values_bytes), metadata(plan.metadata_bytes), workspace(16);
   SparseLinearBuffers buffers{};
   buffers.x = x.get(), buffers.values = values.get(), buffers.metadata = metadata.get();
+  buffers.workspace = workspace.get();
   runs_of_failing_gemm = 0;
   EXPECT_EQ(
       cuda::run_sparse_linear(plan, buffers, nullptr),
       std::string("kernel: '") + kernel->name + "' failed for T = 65, N = 272, K = 384: the launch failed (no error)");
   EXPECT_EQ(runs_of_failing_gemm, 1);
+  EXPECT_EQ(workspace_of_failing_gemm, workspace.get());
   check(cudaDeviceSynchronize());
 }
 
