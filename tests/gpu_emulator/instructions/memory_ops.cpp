@@ -35,7 +35,7 @@ Allocation* find_allocation(Memory& memory, u64 address) {
   for (Allocation* a : recent.at) {
     if (a && address - a->base < a->bytes) return a;
   }
-  Allocation* found = memory.find(address);
+  Allocation* found = memory.use(address);
   if (found) recent.at[recent.next++ % 4] = found;
   return found;
 }

@@ -19,8 +19,9 @@ const char* describe(Class c) {
   return names[static_cast<int>(c)];
 }
 
-const Options& Options::get() {
-  static const Options options = [] {
+namespace {
+Options& current_options() {
+  static Options options = [] {
     auto number = [](const char* name, int otherwise) {
       const char* text = std::getenv(name);
       return text && *text ? std::atoi(text) : otherwise;
@@ -37,6 +38,10 @@ const Options& Options::get() {
   }();
   return options;
 }
+}  // namespace
+
+const Options& Options::get() { return current_options(); }
+void Options::set(const Options& options) { current_options() = options; }
 
 void Stats::add(const Stats& other) {
   if (ops.size() < other.ops.size()) ops.resize(other.ops.size());

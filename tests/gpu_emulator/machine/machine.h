@@ -295,7 +295,7 @@ inline u32 shared_offset(u32 address) { return address & 0xffffffu; }
 const u8* async_read(Warp& w, Cta& cta, u32 offset, u32 bytes, const char* what);
 Allocation* find_allocation(Memory& memory, u64 address);
 
-// Options, from the environment.
+// Options: the environment's, until set() gives others.
 struct Options {
   int async_delay;  // scheduler turns until asynchronous copies land
   bool lazy_wgmma;  // wgmma reads and writes at its wait
@@ -305,6 +305,7 @@ struct Options {
   int threads;
   u32 shuffle;  // not 0: warps run in a pseudo-random order and for random times
   static const Options& get();
+  static void set(const Options& options);  // between launches
 };
 
 // decode.cpp

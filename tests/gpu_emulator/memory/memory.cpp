@@ -74,17 +74,29 @@ void Memory::mark(u64 address, u64 bytes, bool written) {
   }
 }
 
+Allocation* Memory::use(u64 address) {
+  Allocation* a = find(address);
+  if (a) a->used = true;
+  return a;
+}
+
 Footprint Memory::take_footprint() {
+  constexpr u64 kEach = 0x0101010101010101;
   Footprint total;
   for (auto& [base, a] : allocations_) {
-    u64 loaded = 0, stored = 0;
-    for (u64 i = 0; i < a.bytes; ++i) {
-      loaded += (a.shadow[i] & kLoaded) != 0;
-      stored += (a.shadow[i] & kStored) != 0;
-      a.shadow[i] &= kWritten;
+    if (!a.used || a.read_only) continue;
+    a.used = false;
+    // The shadow is longer than its allocation: whole words.
+    for (u64 i = 0; i < a.bytes; i += 8) {
+      u64 word;
+      std::memcpy(&word, a.shadow + i, 8);
+      total.loaded += static_cast<u64>(__builtin_popcountll(word & kEach * kLoaded));
+      total.stored += static_cast<u64>(__builtin_popcountll(word & kEach * kStored));
+      word &= kEach * kWritten;
+      std::memcpy(a.shadow + i, &word, 8);
     }
-    if (!a.read_only) total.loaded += loaded, total.stored += stored;
   }
+  ++generation_;
   return total;
 }
 

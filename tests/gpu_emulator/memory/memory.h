@@ -19,6 +19,7 @@ struct Allocation {
   u64 serial = 0;
   const char* kind = "cudaMalloc";
   bool read_only = false;
+  bool used = false;  // by a kernel since the last footprint
 };
 
 struct Footprint {
@@ -32,11 +33,14 @@ class Memory {
   // The allocation that holds `address`, or null.
   Allocation* find(u64 address);
   void mark(u64 address, u64 bytes, bool written);
-  // Bytes loaded and stored since the last call.
+  // The same for a kernel's access: the allocation is one that the next footprint looks at.
+  Allocation* use(u64 address);
+  // Distinct bytes that kernels loaded and stored since the last call.
   Footprint take_footprint();
   // Registers memory that the emulator does not own (parameters).
   void adopt(u64 base, u64 bytes, const char* kind);
   void forget(u64 base);
+  // Changes when a pointer that find() or use() returned is no longer good.
   u64 generation() const { return generation_; }
   u64 total() const { return total_; }
 

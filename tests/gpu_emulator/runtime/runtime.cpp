@@ -11,9 +11,11 @@
 #include <mutex>
 #include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "instructions/decode.h"
 #include "memory/tensor_map.h"
+#include "runtime/counts.h"
 #include "runtime/report.h"
 
 namespace emu {
@@ -222,8 +224,8 @@ void run_kernel(Kernel& kernel, const Dim3& grid, const Dim3& block, const Dim3&
     fatal(std::string(e.what()) + "\n  in kernel " + demangle(kernel.name));
   }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  Footprint footprint;
-  if (std::getenv("GPU_EMULATOR_REPORT")) footprint = r.memory.take_footprint();
+  const Footprint footprint = r.memory.take_footprint();
+  keep_counts(l, stats, footprint, error);
   report_launch(l, stats, footprint, seconds, error);
   if (r.verbose) {
     u64 lanes = 0;
@@ -386,6 +388,9 @@ cudaError_t entry_point(const char* symbol, void** pointer, cudaDriverEntryPoint
 }
 
 }  // namespace
+
+u64 take_violations() { return std::exchange(runtime().violations, 0); }
+
 }  // namespace emu
 
 using namespace emu;

@@ -13,6 +13,7 @@
 
 #include "cute/tensor.hpp"
 #include "cutlass/arch/barrier.h"
+#include "gpu_emulator.h"
 
 namespace {
 
@@ -409,6 +410,8 @@ TEST(SelfTest, WgmmaWithEverySwizzle) {
     Array<float> dc(64 * 64);
     kernel<<<1, 128>>>(da.p, db.p, dc.p);
     const auto got = dc.get();
+    const std::map<std::string, uint64_t> waits = {{"wait_group 0, 1 in flight", 4}};
+    EXPECT_EQ(gpu_emulator::last_launch().wgmma_waits, waits);
     for (int i = 0; i < 64 * 64; ++i) {
       float want = 0;
       for (int k = 0; k < 64; ++k)
@@ -425,7 +428,9 @@ TEST(SelfTest, WgmmaWithEverySwizzle) {
 // ---- faulty kernels
 bool refused(const std::function<void()>& launch) {
   launch();
-  return cudaDeviceSynchronize() != cudaSuccess;
+  const bool failed = cudaDeviceSynchronize() != cudaSuccess;
+  EXPECT_EQ(gpu_emulator::take_violations(), failed ? 1u : 0u);
+  return failed;
 }
 
 __global__ void touch(int* p, int at, bool write) {
@@ -476,9 +481,13 @@ TEST(SelfTest, RefusesMissingBarriers) {
   EXPECT_FALSE(refused([&] { exchange<<<1, 64>>>(out.p, true); }));
   EXPECT_TRUE(refused([&] { exchange<<<1, 64>>>(out.p, false); })) << "the other warp's half is not written yet";
   EXPECT_FALSE(refused([&] { overwrite<<<1, 64>>>(out.p, true); }));
-  if (const char* races = std::getenv("GPU_EMULATOR_CHECK_RACES"); races && *races == '1') {
-    EXPECT_TRUE(refused([&] { overwrite<<<1, 64>>>(out.p, false); }));
-  }
+  const gpu_emulator::Settings before = gpu_emulator::settings();
+  gpu_emulator::Settings races = before;
+  races.check_races = true;
+  gpu_emulator::set_settings(races);
+  EXPECT_FALSE(refused([&] { overwrite<<<1, 64>>>(out.p, true); }));
+  EXPECT_TRUE(refused([&] { overwrite<<<1, 64>>>(out.p, false); }));
+  gpu_emulator::set_settings(before);
 }
 
 __global__ void copy_async(const int* from, int* out, bool wait) {
@@ -523,6 +532,36 @@ TEST(SelfTest, RefusesDeadlocksAndWrongParticipants) {
       << "two phases done, so that the parity is that of the one before";
   Array<int> out(32);
   EXPECT_TRUE(refused([&] { bad_shuffle<<<1, 32>>>(out.p); }));
+}
+
+// ---- what a launch counts
+__global__ void strided_copy(const int* from, int* to, int stride) {
+  to[threadIdx.x] = from[threadIdx.x * stride] + from[0];
+}
+
+TEST(SelfTest, CountsOfALaunch) {
+  Array<int> from(std::vector<int>(64 * 8, 1)), to(64);
+  for (int stride : {1, 8}) {
+    strided_copy<<<1, 64>>>(from.p, to.p, stride);
+    const gpu_emulator::LaunchCounts counts = gpu_emulator::last_launch();
+    EXPECT_NE(counts.kernel.find("strided_copy(int const*, int*, int)"), std::string::npos) << counts.kernel;
+    EXPECT_EQ(counts.violation, "");
+    EXPECT_GT(counts.thread_instructions, 64u * 4);
+    EXPECT_EQ(counts.global_load.requests, 2u * 2);
+    EXPECT_EQ(counts.global_load.bytes, 64u * 2 * 4);
+    EXPECT_EQ(counts.global_load.sectors, (stride == 1 ? 8u : 64u) + 2);
+    EXPECT_EQ(counts.global_load.distinct_bytes, 64u * 4);
+    EXPECT_EQ(counts.global_store.requests, 2u);
+    EXPECT_EQ(counts.global_store.sectors, 8u);
+    EXPECT_EQ(counts.global_store.distinct_bytes, 64u * 4);
+    EXPECT_EQ(counts.bulk_load_bytes, 0u);
+    EXPECT_TRUE(counts.wgmma_waits.empty());
+  }
+  strided_copy<<<1, 64>>>(from.p, to.p, 9);
+  EXPECT_NE(gpu_emulator::last_launch().violation.find("out of bounds"), std::string::npos);
+  EXPECT_EQ(gpu_emulator::take_violations(), 1u);
+  EXPECT_EQ(gpu_emulator::take_violations(), 0u);
+  EXPECT_NE(cudaDeviceSynchronize(), cudaSuccess);
 }
 
 }  // namespace
