@@ -172,6 +172,8 @@ class EvalRun:
                 )
 
     def _check_config(self, row: Row) -> None:
+        if self.path is None:
+            return  # nothing from before
         for found in self.data["rows"].values():
             # By the method's name: at another pattern, a configuration that was edited has another key.
             same = found["method"] == row.method and (row.config or found["config"]) is not None
