@@ -58,7 +58,8 @@ def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None
     axes.set_xticks(range(len(patterns)), patterns)
     axes.set_xlabel("pattern")
     axes.set_ylabel("average score, % (higher is better)" if tasks else "perplexity (lower is better)")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    if values:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, dpi=150)
 
 

@@ -53,7 +53,11 @@ def quantized_layer(model: torch.nn.Module) -> str | None:
     """The first layer of ``model`` whose weight is quantised, by `quantize_` or by another library; None without one."""
     for name, module in model.named_modules():
         if _is_quantized(module):
-            return f"'{name}' is a {type(module).__name__}"
+            weight = getattr(module, "weight", None)
+            dtype = (
+                f" of {str(weight.dtype).removeprefix('torch.')}" if isinstance(weight, torch.Tensor) else ""
+            )
+            return f"'{name}' is a {type(module).__name__}{dtype}"
     return None
 
 

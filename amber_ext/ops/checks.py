@@ -140,9 +140,10 @@ def check_linear_w8a8(
     pattern: Pattern,
 ) -> None:
     """8-bit weight ``[N, K]`` or ``[N, K']``, weight_scale fp32 ``[N]``, bias ``[N]`` of x's dtype, on x's device."""
-    for name, tensor in (("weight", weight), ("weight_scale", weight_scale), ("bias", bias)):
-        if name != "bias" or tensor is not None:
-            check_tensor(name, tensor)
+    check_tensor("weight", weight)
+    check_tensor("weight_scale", weight_scale)
+    if bias is not None:
+        check_tensor("bias", bias)
     if weight.dtype not in QUANTIZED_DTYPES.values():
         allowed = ", ".join(map(str, QUANTIZED_DTYPES.values()))
         raise TypeError(f"weight: dtype {weight.dtype} is not supported; allowed: {allowed}")
