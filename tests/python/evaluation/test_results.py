@@ -1,4 +1,4 @@
-"""The results of `amber-ext eval`: filled by several runs at once, never of a configuration that is not what they say, valid JSON."""
+"""The results of `amber-ext eval`: filled by several runs at once, of the configurations that they name, valid JSON."""
 
 import json
 import multiprocessing
@@ -32,7 +32,7 @@ def test_two_runs_at_once_keep_all_rows(arguments, tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         for part in patterns
     ]
     for run in runs:

@@ -8,6 +8,8 @@ from helpers import saved_results
 
 from amber_ext import AmberConfig
 
+pytest.importorskip("lm_eval", reason="lm-eval is not installed (pip install 'amber_ext[eval]')")
+
 
 def edit_text(model, data, tmp_path):
     (data / "text.txt").write_text("a b c " * 100)
