@@ -5,6 +5,7 @@ In the place of such a layer an 8-bit one would hand out 8-bit numbers for weigh
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import torch
@@ -25,7 +26,7 @@ _QUESTIONS = frozenset(
 def refuse_direct_reads(model: torch.nn.Module, sites: Sequence[LinearSite]) -> None:
     """Runs a few tokens through the dense model, and sees who reads the weights of these layers.
 
-    A model that does not run on token ids alone is not looked at: calibration is what tells there.
+    What comes after the point where a model does not run on token ids alone is not seen.
 
     Raises:
         ValueError: a weight is read past its layer.
@@ -40,10 +41,9 @@ def refuse_direct_reads(model: torch.nn.Module, sites: Sequence[LinearSite]) -> 
         handles.append(module.register_forward_hook(watch.leave, always_call=True))
     try:
         device = next(iter(modules)).weight.device
-        with torch.inference_mode(), decode(), watch:
+        # Whatever else it is that a model needs beside ids.
+        with contextlib.suppress(Exception), torch.inference_mode(), decode(), watch:
             model(torch.zeros((1, TOKENS), dtype=torch.int64, device=device))
-    except Exception:  # whatever it is that this model needs beside ids
-        return
     finally:
         for handle in handles:
             handle.remove()
