@@ -59,7 +59,7 @@ Image* image_for(FatBinary& binary) {
       for (const Variable& v : *variables) {
         const u64 base = runtime().memory.allocate(std::max<u64>(v.bytes, 1), "module variable", true);
         std::memset(reinterpret_cast<void*>(base), 0, v.bytes);
-        std::memcpy(reinterpret_cast<void*>(base), v.initial.data(), v.initial.size());
+        std::copy(v.initial.begin(), v.initial.end(), reinterpret_cast<u8*>(base));
         best->globals[v.name] = base;
       }
     }

@@ -41,7 +41,7 @@ void run_kernel(Kernel& kernel, const Dim3& grid, const Dim3& block, const Dim3&
   l.memory = &r.memory;
   l.sm_count = r.sm_count;
   l.serial = ++r.launches;
-  std::memcpy(kernel.parameters, parameters.data(), parameters.size());
+  std::copy(parameters.begin(), parameters.end(), kernel.parameters);
   Stats stats;
   std::string error;
   const auto begin = std::chrono::steady_clock::now();

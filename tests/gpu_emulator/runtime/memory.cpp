@@ -23,11 +23,13 @@ cudaError_t check_copy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
 }
 
 void copy_now(void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;  // the pointers may be null
   std::memmove(to, from, bytes);
   runtime().memory.mark(reinterpret_cast<u64>(to), bytes, true);
 }
 
 void set_now(void* to, int value, size_t bytes) {
+  if (bytes == 0) return;
   std::memset(to, value, bytes);
   Allocation* a = runtime().memory.find(reinterpret_cast<u64>(to));
   // Tests fill fresh arrays with 0xff so that nothing valid is in them; reading that is an error.

@@ -12,7 +12,7 @@ void load_matrix(Warp& w, const Op& o, u32 m) {
   lane_addresses(w, o, t);
   const u32 count = o.vec;
   u8* p[kLanes];
-  u32 s[kLanes];
+  u32 s[kLanes] = {};
   for (u32 i = 0; i < 8 * count; ++i) {
     s[i] = static_cast<u32>(t[i]);
     p[i] = shared_pointer(w, static_cast<int>(i), s[i], 16, false, true, true);
@@ -40,7 +40,7 @@ void store_matrix(Warp& w, const Op& o, u32 m) {
   lane_addresses(w, o, t);
   const u32 count = o.vec;
   u8* p[kLanes];
-  u32 s[kLanes];
+  u32 s[kLanes] = {};
   for (u32 i = 0; i < 8 * count; ++i) {
     s[i] = static_cast<u32>(t[i]);
     p[i] = shared_pointer(w, static_cast<int>(i), s[i], 16, true);
