@@ -119,10 +119,19 @@ TEST(SelfTest, WgmmaWithEverySwizzle) {
       ASSERT_EQ(got[i], want) << i;
     }
   };
-  check(&warpgroup_product<cute::GMMA::Layout_K_INTER_Atom<cute::bfloat16_t>>);
-  check(&warpgroup_product<cute::GMMA::Layout_K_SW32_Atom<cute::bfloat16_t>>);
-  check(&warpgroup_product<cute::GMMA::Layout_K_SW64_Atom<cute::bfloat16_t>>);
-  check(&warpgroup_product<cute::GMMA::Layout_K_SW128_Atom<cute::bfloat16_t>>);
+  const gpu_emulator::Settings before = gpu_emulator::settings();
+  for (bool lazy : {true, false}) {
+    for (uint32_t shuffle : {0u, 9u}) {
+      gpu_emulator::Settings settings = before;
+      settings.lazy_wgmma = lazy, settings.shuffle = shuffle;
+      gpu_emulator::set_settings(settings);
+      check(&warpgroup_product<cute::GMMA::Layout_K_INTER_Atom<cute::bfloat16_t>>);
+      check(&warpgroup_product<cute::GMMA::Layout_K_SW32_Atom<cute::bfloat16_t>>);
+      check(&warpgroup_product<cute::GMMA::Layout_K_SW64_Atom<cute::bfloat16_t>>);
+      check(&warpgroup_product<cute::GMMA::Layout_K_SW128_Atom<cute::bfloat16_t>>);
+    }
+  }
+  gpu_emulator::set_settings(before);
 }
 
 }  // namespace
