@@ -172,10 +172,10 @@ void run_launch(const Launch& l, Stats& stats) {
       next = total;
     }
   };
-  std::vector<std::thread> helpers;
-  for (int i = 1; i < threads; ++i) helpers.emplace_back(work, i);
+  std::vector<std::thread> workers;
+  for (int i = 1; i < threads; ++i) workers.emplace_back(work, i);
   work(0);
-  for (std::thread& t : helpers) t.join();
+  for (std::thread& t : workers) t.join();
   for (const Stats& s : parts) stats.add(s);
   if (error) std::rethrow_exception(error);
 }
