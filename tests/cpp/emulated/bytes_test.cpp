@@ -1,0 +1,57 @@
+// What the compressing kernels move, counted: each byte of X once, nothing beyond the result, in whole sectors.
+#include "cases/compress.h"
+#include "emulated.h"
+
+namespace {
+
+using namespace amber;
+using namespace amber::gpu_test;
+
+// Rows fill whole blocks of every layout's E, columns need no padding for any pattern.
+constexpr int64_t kRows = 512, kCols = 4096;
+
+gpu_emulator::LaunchCounts counts_of(const CompressCase& which, bool with_factors) {
+  const CompressShape shape{kRows, kCols, kRows, with_factors, with_factors, false, 0};
+  const int64_t wide = widened_cols(kCols, which.sparse.extra_windows);
+  const DeviceArray<BFloat16> x(random_normal<BFloat16>(kRows * kCols, 1));
+  const DeviceArray<float> factors(random_factors(kCols, 2)), smooth(random_factors(kCols, 3)), token_scale(kRows);
+  const DeviceArray<uint8_t> values(kRows * wide / 2 * (which.quantized() ? 1 : 2)),
+      metadata(metadata_bytes(which.layout, kRows, wide));
+  check(compress(which, shape,
+                 {x.get(), factors.get(), smooth.get(), values.get(), metadata.get(), token_scale.get()}));
+  check(cudaDeviceSynchronize());
+  return gpu_emulator::last_launch();
+}
+
+double within_one_percent(double ideal) { return ideal / 100; }
+
+class EmulatedBytes : public testing::TestWithParam<CompressCase> {
+ protected:
+  // Slots for each column of X, half of which hold a value: 1, 1.25 or 1.5.
+  double widening() const { return 1.0 + GetParam().sparse.extra_windows / 4.0; }
+  // Bytes of values, E and token scales for each element of X.
+  double ideal_stored() const {
+    const double value = GetParam().quantized() ? 1.0 : 2.0;
+    return widening() * (value / 2 + 1.0 / 8) + (GetParam().quantized() ? 4.0 / kCols : 0.0);
+  }
+};
+
+TEST_P(EmulatedBytes, XIsReadOnceAndTheResultWrittenOnce) {
+  const auto counts = counts_of(GetParam(), false);
+  const double elements = kRows * kCols;
+  EXPECT_NEAR(counts.global_load.bytes / elements, 2.0, within_one_percent(2.0));
+  EXPECT_NEAR(counts.global_load.distinct_bytes / elements, 2.0, within_one_percent(2.0));
+  EXPECT_NEAR(counts.global_store.bytes / elements, ideal_stored(), within_one_percent(ideal_stored()));
+  EXPECT_NEAR(counts.global_store.distinct_bytes / elements, ideal_stored(), within_one_percent(ideal_stored()));
+}
+
+TEST_P(EmulatedBytes, FactorsAreTheOnlyOtherBytes) {
+  const auto counts = counts_of(GetParam(), true);
+  const double elements = kRows * kCols, factors = 4.0 * kCols * (GetParam().quantized() ? 2 : 1);
+  EXPECT_EQ(counts.global_load.distinct_bytes, 2 * elements + factors);
+  EXPECT_NEAR(counts.global_store.distinct_bytes / elements, ideal_stored(), within_one_percent(ideal_stored()));
+}
+
+INSTANTIATE_TEST_SUITE_P(, EmulatedBytes, testing::ValuesIn(compress_cases()), ByName());
+
+}  // namespace
