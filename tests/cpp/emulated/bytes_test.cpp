@@ -17,8 +17,8 @@ gpu_emulator::LaunchCounts counts_of(const CompressCase& which, bool with_factor
   const DeviceArray<float> factors(random_factors(kCols, 2)), smooth(random_factors(kCols, 3)), token_scale(kRows);
   const DeviceArray<uint8_t> values(kRows * wide / 2 * (which.quantized() ? 1 : 2)),
       metadata(metadata_bytes(which.layout, kRows, wide));
-  check(compress(which, shape,
-                 {x.get(), factors.get(), smooth.get(), values.get(), metadata.get(), token_scale.get()}));
+  check(
+      compress(which, shape, {x.get(), factors.get(), smooth.get(), values.get(), metadata.get(), token_scale.get()}));
   check(cudaDeviceSynchronize());
   return gpu_emulator::last_launch();
 }
@@ -50,6 +50,46 @@ TEST_P(EmulatedBytes, FactorsAreTheOnlyOtherBytes) {
   const double elements = kRows * kCols, factors = 4.0 * kCols * (GetParam().quantized() ? 2 : 1);
   EXPECT_EQ(counts.global_load.distinct_bytes, 2 * elements + factors);
   EXPECT_NEAR(counts.global_store.distinct_bytes / elements, ideal_stored(), within_one_percent(ideal_stored()));
+}
+
+// Warps' requests to store: a lane stores its values 16 bytes at a time, E and copies as the layout lets it.
+uint64_t least_store_requests(const CompressCase& which) {
+  const uint64_t lanes = kRows * kCols / 32;  // of a warp; what is below is for each of them
+  const bool copies = which.sparse.extra_windows > 0;
+  if (which.quantized()) {
+    // 16 bytes of values and 4 of E for 32 columns, as much again for copies; a token's scale.
+    return lanes / 32 * (copies ? 4 : 2) + kRows;
+  }
+  // 16 bytes of values for 16 columns; 4 bytes of E for two rows of them, or on SM80 2 for one; copies of 32 columns.
+  const uint64_t words_of_e = which.layout == MetadataLayout::kSm90_16bit ? 1 : 2;
+  return lanes / 16 + words_of_e * lanes / 32 + (copies ? 2 * lanes / 32 : 0);
+}
+
+// The share of the touched 32-byte sectors that one request asks for. Whole sectors for 16-bit 2:4 on SM90; elsewhere E
+// or the copies' part of it is stored in pieces that only several requests together make whole.
+double least_store_efficiency(const CompressCase& which) {
+  const int extra = which.sparse.extra_windows;
+  switch (which.layout) {
+    case MetadataLayout::kSm90_16bit:
+      return extra == 0 ? 1.0 : extra == 1 ? 0.56 : 0.61;
+    case MetadataLayout::kSm80_16bit:
+      return extra == 0 ? 0.75 : extra == 1 ? 0.41 : 0.45;
+    case MetadataLayout::kSm90_8bit:
+      return 0.82;
+    case MetadataLayout::kSm80_8bit:
+      return 0.62;
+  }
+  return 1.0;
+}
+
+TEST_P(EmulatedBytes, RequestsAreWideAndFillTheirSectors) {
+  const auto counts = counts_of(GetParam(), false);
+  EXPECT_EQ(counts.global_store.requests, least_store_requests(GetParam()));
+  EXPECT_GE(counts.global_store.bytes / 32.0 / counts.global_store.sectors, least_store_efficiency(GetParam()));
+  // 16 bytes a lane and request. A lane's columns are 32 bytes or more, so each request takes halves of sectors, and
+  // the next one the other halves.
+  EXPECT_EQ(counts.global_load.requests, kRows * kCols / 8 / 32);
+  EXPECT_EQ(counts.global_load.sectors, 2 * counts.global_load.bytes / 32);
 }
 
 INSTANTIATE_TEST_SUITE_P(, EmulatedBytes, testing::ValuesIn(compress_cases()), ByName());

@@ -72,8 +72,8 @@ TEST_P(EmulatedCompressFaults, AreFound) {
     const CompressCase& which = GetParam();
     for (const bool padded_values : {false, true}) {
       const int64_t rows = 65;
-      const CompressShape shape{rows, 160, padded_values ? metadata_rows(which.layout, rows) : rows, true, true, false,
-                                0};
+      const CompressShape shape{rows,  160, padded_values ? metadata_rows(which.layout, rows) : rows, true, true,
+                                false, 0};
       const CompressProblem<T> problem(which, shape, 3);
       std::vector<Bytes> arrays = {{"x", problem.x.data(), problem.x.size() * sizeof(T), sizeof(T)},
                                    {"scale", problem.scale.data(), problem.scale.size() * 4, 4},

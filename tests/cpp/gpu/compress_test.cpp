@@ -32,8 +32,7 @@ void check_shape(const CompressCase& which, const CompressShape& shape) {
       token_scale(problem.token_scale.size(), shape.offset);
   const DeviceArray<uint8_t> values(problem.values.size(), shape.offset),
       metadata(problem.metadata.size(), shape.offset);
-  check(compress(which, shape,
-                 {x.get(), scale.get(), smooth.get(), values.get(), metadata.get(), token_scale.get()}));
+  check(compress(which, shape, {x.get(), scale.get(), smooth.get(), values.get(), metadata.get(), token_scale.get()}));
   EXPECT_EQ(values.download(), problem.values);
   EXPECT_EQ(metadata.download(), problem.metadata);
   if (which.quantized()) {

@@ -107,9 +107,9 @@ TEST_P(GpuPrune, MisalignedPointers) {
     const auto x = random_awkward<T>(rows * cols + 1, 4);
     std::vector<T> want(rows * cols);
     std::vector<uint8_t> want_mask(rows * cols);
-    cpu::prune_rows({x.data() + 1, nullptr, want.data(), want_mask.data(), rows, cols, pattern, dtype_of<T>(),
-                     Rescale::kNone},
-                    0, rows);
+    cpu::prune_rows(
+        {x.data() + 1, nullptr, want.data(), want_mask.data(), rows, cols, pattern, dtype_of<T>(), Rescale::kNone}, 0,
+        rows);
     const DeviceArray<T> device_x(x), pruned(x.size());
     const DeviceArray<uint8_t> mask(x.size());
     check(cuda::prune({device_x.get() + 1, nullptr, pruned.get() + 1, mask.get() + 1, rows, cols, pattern,

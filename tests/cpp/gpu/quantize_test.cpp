@@ -102,14 +102,9 @@ void check_dequantize(int64_t rows, int64_t cols, bool biased, size_t offset) {
   const auto token_scale = random_factors(rows, 1), weight_scale = random_factors(cols, 2);
   const auto bias = random_normal<T>(cols, 3);
   std::vector<T> want(product.size());
-  DequantizeArgs args{product.data(),
-                      token_scale.data(),
-                      weight_scale.data(),
-                      biased ? bias.data() : nullptr,
-                      want.data(),
-                      rows,
-                      cols,
-                      dtype_of<T>()};
+  DequantizeArgs args{
+      product.data(), token_scale.data(), weight_scale.data(), biased ? bias.data() : nullptr, want.data(), rows,
+      cols,           dtype_of<T>()};
   cpu::dequantize_rows(args, 0, rows);
   const DeviceArray<int32_t> device_product(product, offset);
   const DeviceArray<float> device_token(token_scale, offset), device_weight(weight_scale, offset);

@@ -31,10 +31,10 @@ std::vector<Instance> instances() {
 
 std::string skip_reason(const SparseGemmKernel& kernel) {
   if (const std::string reason = no_gpu(); !reason.empty()) return reason;
-  return kernel.runs_on(device_arch()) ? ""
-                                       : std::string(kernel.name) + " is not for compute capability " +
-                                             std::to_string(device_arch() / 10) + "." +
-                                             std::to_string(device_arch() % 10);
+  return kernel.runs_on(device_arch())
+             ? ""
+             : std::string(kernel.name) + " is not for compute capability " + std::to_string(device_arch() / 10) + "." +
+                   std::to_string(device_arch() % 10);
 }
 
 class GpuSparseGemm : public testing::TestWithParam<Instance> {
@@ -78,8 +78,9 @@ std::vector<ProductShape> shapes_of(const SparseGemmKernel& kernel, const Sparse
 }
 
 cuda::SparseProblem problem_of(const SparseGemmKernel& kernel, const SparsePattern& sparse, const ProductShape& shape) {
-  return {kernel.arch,    kernel.operands, kernel.dtype, sparse.pattern,
-          shape.rescaled ? Rescale::kVariance : Rescale::kNone, shape.t, shape.n, shape.k};
+  return {
+      kernel.arch, kernel.operands, kernel.dtype, sparse.pattern, shape.rescaled ? Rescale::kVariance : Rescale::kNone,
+      shape.t,     shape.n,         shape.k};
 }
 
 TEST_P(GpuSparseGemm, Shapes) {

@@ -22,14 +22,12 @@ struct CompressCase {
   SparsePattern sparse;
 
   bool quantized() const { return operands != cuda::Operands::k16bit; }
-  QuantizedType type() const {
-    return operands == cuda::Operands::kE4m3 ? QuantizedType::kE4m3 : QuantizedType::kInt8;
-  }
+  QuantizedType type() const { return operands == cuda::Operands::kE4m3 ? QuantizedType::kE4m3 : QuantizedType::kInt8; }
   // K is a multiple of this.
   int64_t multiple() const {
-    return quantized()                    ? cuda::kQuantizeColumns
+    return quantized()                 ? cuda::kQuantizeColumns
            : sparse.extra_windows == 0 ? cuda::kCompressColumns
-                                          : cuda::kCompressCopiesColumns;
+                                       : cuda::kCompressCopiesColumns;
   }
   std::string name() const {
     const char* kernel = operands == cuda::Operands::k16bit  ? "prune"
@@ -58,7 +56,7 @@ inline std::vector<CompressCase> compress_cases() {
 
 struct CompressShape {
   int64_t rows, cols;
-  int64_t value_rows;              // rows, or more
+  int64_t value_rows;               // rows, or more
   bool scaled, smoothed, rescaled;  // the last two: 8-bit operands only
   size_t offset;                    // of every array, in bytes
 };
@@ -85,21 +83,21 @@ struct CompressProblem {
     const float* by = shape.scaled ? scale.data() : nullptr;
     std::vector<uint8_t> mask(rows * cols), dense(rows * cols * size), wide(rows * wide_cols * size),
         wide_mask(rows * wide_cols);
-    cpu::prune_rows(
-        {x.data(), by, nullptr, mask.data(), rows, cols, which.sparse.pattern, which.dtype, Rescale::kNone}, 0, rows);
+    cpu::prune_rows({x.data(), by, nullptr, mask.data(), rows, cols, which.sparse.pattern, which.dtype, Rescale::kNone},
+                    0, rows);
     if (which.quantized()) {
-      cpu::quantize_rows({x.data(), shape.smoothed ? smooth.data() : nullptr, by, dense.data(), token_scale.data(),
-                          rows, cols, which.sparse.pattern, which.dtype,
-                          shape.rescaled ? Rescale::kVariance : Rescale::kNone, which.type()},
-                         0, rows);
+      cpu::quantize_rows(
+          {x.data(), shape.smoothed ? smooth.data() : nullptr, by, dense.data(), token_scale.data(), rows, cols,
+           which.sparse.pattern, which.dtype, shape.rescaled ? Rescale::kVariance : Rescale::kNone, which.type()},
+          0, rows);
     } else {
       std::memcpy(dense.data(), x.data(), dense.size());
     }
     values.resize(rows * wide_cols / 2 * size);
     metadata.resize(metadata_bytes(which.layout, rows, wide_cols));
-    EXPECT_EQ(cpu::widen(dense.data(), mask.data(), rows, cols, static_cast<int>(size), extra, wide.data(),
-                         wide_mask.data()),
-              Status::kOk);
+    EXPECT_EQ(
+        cpu::widen(dense.data(), mask.data(), rows, cols, static_cast<int>(size), extra, wide.data(), wide_mask.data()),
+        Status::kOk);
     EXPECT_EQ(cpu::compress_2_4(wide.data(), wide_mask.data(), rows, wide_cols, static_cast<int>(size), which.layout,
                                 values.data(), metadata.data()),
               Status::kOk);

@@ -41,7 +41,7 @@ struct Product {
   const cuda::SparseGemmKernel& kernel;
   const CompressCase which;
   const ProductShape shape;
-  const int64_t rows, wide_k;        // rows of values and output
+  const int64_t rows, wide_k;  // rows of values and output
   std::vector<T> x, bias;
   std::vector<float> scale, smooth, weight_scale;
   std::vector<uint8_t> weight;  // [n, wide_k] in the kernel's operands
@@ -67,8 +67,13 @@ struct Product {
   }
 
   CompressShape compress_shape() const {
-    return {shape.t, shape.k, rows, shape.scaled, which.quantized() && shape.smoothed,
-            which.quantized() && shape.rescaled, shape.offset};
+    return {shape.t,
+            shape.k,
+            rows,
+            shape.scaled,
+            which.quantized() && shape.smoothed,
+            which.quantized() && shape.rescaled,
+            shape.offset};
   }
 
  private:

@@ -28,8 +28,8 @@ struct Reference {
   std::vector<float> weight;                     // [n, k]
   std::vector<float> token_scale, weight_scale;  // [t] and [n]; empty: 1
   std::vector<float> bias;                       // [n]; empty: 0
-  double product_error;  // of a product, relative to the sum of the magnitudes of its terms
-  double scale_error;    // of the scaled product, relative
+  double product_error;                          // of a product, relative to the sum of the magnitudes of its terms
+  double scale_error;                            // of the scaled product, relative
 
   // All of `y` [t, n] or more rows. It was filled with 0xff, so those bits are what was never written.
   template <typename T>
@@ -68,8 +68,8 @@ struct Reference {
       return testing::AssertionFailure() << "the test's input is too large for fp16: " << want;
     }
     const double rounding = std::is_same_v<T, Float16> ? 0x1p-11 : 0x1p-8;
-    const double bound = magnitude * product_error * scales + std::fabs(product) * scale_error +
-                         std::fabs(want) * rounding + 1e-6;
+    const double bound =
+        magnitude * product_error * scales + std::fabs(product) * scale_error + std::fabs(want) * rounding + 1e-6;
     const bool right = std::isnan(want) ? std::isnan(y) : std::isinf(want) ? y == want : std::fabs(y - want) <= bound;
     return right ? testing::AssertionSuccess()
                  : testing::AssertionFailure() << y << " instead of " << want << " +- " << bound;
