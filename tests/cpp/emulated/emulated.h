@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -42,10 +44,12 @@ struct KernelCase {
   std::string name() const { return kernel->name; }
 };
 
-// Of every architecture in the build: CTest leaves out those that the emulated GPU does not run.
-inline std::vector<KernelCase> kernel_cases() {
+// Those of the build that are for one of `archs`: CTest leaves out what the emulated GPU does not run.
+inline std::vector<KernelCase> kernel_cases(std::initializer_list<int> archs) {
   std::vector<KernelCase> all;
-  for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) all.push_back({kernel});
+  for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
+    if (std::count(archs.begin(), archs.end(), kernel->arch) > 0) all.push_back({kernel});
+  }
   return all;
 }
 
@@ -59,8 +63,8 @@ class EmulatedKernel : public testing::TestWithParam<KernelCase> {
   const cuda::SparseGemmKernel& kernel() const { return *GetParam().kernel; }
 };
 
-#define AMBER_INSTANTIATE_KERNELS(Suite)                \
+#define AMBER_INSTANTIATE_KERNELS(Suite, ...)           \
   GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(Suite); \
-  INSTANTIATE_TEST_SUITE_P(, Suite, testing::ValuesIn(kernel_cases()), ByName())
+  INSTANTIATE_TEST_SUITE_P(, Suite, testing::ValuesIn(kernel_cases({__VA_ARGS__})), ByName())
 
 }  // namespace amber::gpu_test

@@ -129,6 +129,6 @@ TEST_P(EmulatedGemmFaults, AreFound) {
   });
 }
 
-AMBER_INSTANTIATE_KERNELS(EmulatedGemmFaults);
+AMBER_INSTANTIATE_KERNELS(EmulatedGemmFaults, 80, 90);
 
 }  // namespace

@@ -13,7 +13,6 @@ using namespace amber::gpu_test;
 class EmulatedInFlight : public EmulatedKernel {};
 
 TEST_P(EmulatedInFlight, OneWaitForEachTileOfK) {
-  if (kernel().arch != 90) GTEST_SKIP() << "mma.sp is synchronous";
   const int64_t k_tiles = 10, tiles = 2 * 2;
   const ProductShape shape{2 * kernel().tile.m, 2 * kernel().tile.n, k_tiles * kernel().tile.k};
   with_16bit(kernel().dtype, [&](auto element) {
@@ -35,6 +34,6 @@ TEST_P(EmulatedInFlight, OneWaitForEachTileOfK) {
   EXPECT_EQ(gpu_emulator::last_launch().wgmma_waits, want);
 }
 
-AMBER_INSTANTIATE_KERNELS(EmulatedInFlight);
+AMBER_INSTANTIATE_KERNELS(EmulatedInFlight, 90);
 
 }  // namespace

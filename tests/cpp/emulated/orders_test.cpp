@@ -56,7 +56,7 @@ class EmulatedOrders : public EmulatedKernel {};
 
 TEST_P(EmulatedOrders, GiveTheSameRightProduct) { check_orders(kernel(), 2, {0, 1, 2}, {0, 7, 40}); }
 
-AMBER_INSTANTIATE_KERNELS(EmulatedOrders);
+AMBER_INSTANTIATE_KERNELS(EmulatedOrders, 80, 90);
 
 class EmulatedOrdersSlow : public EmulatedKernel {};
 
@@ -67,6 +67,6 @@ TEST_P(EmulatedOrdersSlow, GiveTheSameRightProduct) {
   check_orders(kernel(), 0, {100, 101, 102}, {0, 7, 300});
 }
 
-AMBER_INSTANTIATE_KERNELS(EmulatedOrdersSlow);
+AMBER_INSTANTIATE_KERNELS(EmulatedOrdersSlow, 80, 90);
 
 }  // namespace

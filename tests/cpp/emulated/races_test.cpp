@@ -85,15 +85,6 @@ TEST_P(EmulatedGemmRaces, None) {
   });
 }
 
-std::vector<KernelCase> sm80_kernels() {
-  std::vector<KernelCase> all;
-  for (const KernelCase& which : kernel_cases()) {
-    if (which.kernel->arch == 80) all.push_back(which);
-  }
-  return all;
-}
-
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(EmulatedGemmRaces);
-INSTANTIATE_TEST_SUITE_P(, EmulatedGemmRaces, testing::ValuesIn(sm80_kernels()), ByName());
+AMBER_INSTANTIATE_KERNELS(EmulatedGemmRaces, 80);
 
 }  // namespace
