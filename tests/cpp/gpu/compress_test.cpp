@@ -80,16 +80,19 @@ TEST_P(GpuCompress, Shapes) {
   }
 }
 
-TEST_P(GpuCompress, RefusesColumnsBetweenMultiples) {
-  const int64_t c = GetParam().multiple();
-  for (int64_t cols : {c / 2, c + c / 2, 128 + c / 2, c + 8, 4 * c + 1}) {
-    EXPECT_EQ(compress(GetParam(), {4, cols, 4, false, false, false, 0}, {}), cudaErrorInvalidValue) << cols;
-  }
-  EXPECT_EQ(compress(GetParam(), {4, 4 * c, 3, false, false, false, 0}, {}), cudaErrorInvalidValue) << "value_rows";
-  EXPECT_EQ(compress(GetParam(), {0, 4 * c, 0, false, false, false, 0}, {}), cudaSuccess) << "launches nothing";
-}
-
 INSTANTIATE_TEST_SUITE_P(, GpuCompress, testing::ValuesIn(compress_cases()), ByName());
+
+TEST(GpuCompressRefusals, ColumnsBetweenMultiplesInEveryCase) {
+  for (const CompressCase& which : compress_cases()) {
+    SCOPED_TRACE(which.name());
+    const int64_t c = which.multiple();
+    for (int64_t cols : {c / 2, c + c / 2, 128 + c / 2, c + 8, 4 * c + 1}) {
+      EXPECT_EQ(compress(which, {4, cols, 4, false, false, false, 0}, {}), cudaErrorInvalidValue) << cols;
+    }
+    EXPECT_EQ(compress(which, {4, 4 * c, 3, false, false, false, 0}, {}), cudaErrorInvalidValue) << "value_rows";
+    EXPECT_EQ(compress(which, {0, 4 * c, 0, false, false, false, 0}, {}), cudaSuccess) << "launches nothing";
+  }
+}
 
 TEST(GpuCompressRefusals, OtherDtypesLayoutsAndPatterns) {
   CompressShape shape{4, 64, 4, false, false, false, 0};

@@ -36,11 +36,6 @@ std::vector<PruneCase> prune_cases() {
 class GpuPrune : public testing::TestWithParam<PruneCase> {
  protected:
   void SetUp() override { AMBER_NEEDS_GPU(); }
-
-  template <typename Run>
-  void with_element(Run run) {
-    GetParam().dtype == DType::kFloat32 ? run(float{}) : with_16bit(GetParam().dtype, run);
-  }
 };
 
 // On a slice `offset` bytes into its allocation; the outputs that are not wanted are null.
@@ -82,7 +77,7 @@ void check_prune(Pattern pattern, int64_t rows, int64_t cols, Rescale rescale, s
 
 TEST_P(GpuPrune, MaskAndCopy) {
   const Pattern pattern = GetParam().pattern;
-  with_element([&](auto element) {
+  with_dtype(GetParam().dtype, [&](auto element) {
     using T = decltype(element);
     int i = 0;
     for (int64_t rows : {1, 65}) {
@@ -99,29 +94,35 @@ TEST_P(GpuPrune, MaskAndCopy) {
   });
 }
 
-TEST_P(GpuPrune, MisalignedPointers) {
-  const Pattern pattern = GetParam().pattern;
-  with_element([&](auto element) {
-    using T = decltype(element);
-    const int64_t rows = 3, cols = pattern.m * 16;
-    const auto x = random_awkward<T>(rows * cols + 1, 4);
-    std::vector<T> want(rows * cols);
-    std::vector<uint8_t> want_mask(rows * cols);
-    cpu::prune_rows(
-        {x.data() + 1, nullptr, want.data(), want_mask.data(), rows, cols, pattern, dtype_of<T>(), Rescale::kNone}, 0,
-        rows);
-    const DeviceArray<T> device_x(x), pruned(x.size());
-    const DeviceArray<uint8_t> mask(x.size());
-    check(cuda::prune({device_x.get() + 1, nullptr, pruned.get() + 1, mask.get() + 1, rows, cols, pattern,
-                       dtype_of<T>(), Rescale::kNone},
-                      nullptr));
-    EXPECT_EQ(std::memcmp(pruned.download().data() + 1, want.data(), want.size() * sizeof(T)), 0);
-    const std::vector<uint8_t> got = mask.download();
-    EXPECT_EQ(std::vector<uint8_t>(got.begin() + 1, got.end()), want_mask);
-  });
+INSTANTIATE_TEST_SUITE_P(, GpuPrune, testing::ValuesIn(prune_cases()), ByName());
+
+// Pointers that are aligned to an element alone.
+template <typename T>
+void check_misaligned(Pattern pattern) {
+  const int64_t rows = 3, cols = pattern.m * 16;
+  const auto x = random_awkward<T>(rows * cols + 1, 4);
+  std::vector<T> want(rows * cols);
+  std::vector<uint8_t> want_mask(rows * cols);
+  cpu::prune_rows(
+      {x.data() + 1, nullptr, want.data(), want_mask.data(), rows, cols, pattern, dtype_of<T>(), Rescale::kNone}, 0,
+      rows);
+  const DeviceArray<T> device_x(x), pruned(x.size());
+  const DeviceArray<uint8_t> mask(x.size());
+  check(cuda::prune({device_x.get() + 1, nullptr, pruned.get() + 1, mask.get() + 1, rows, cols, pattern, dtype_of<T>(),
+                     Rescale::kNone},
+                    nullptr));
+  EXPECT_EQ(std::memcmp(pruned.download().data() + 1, want.data(), want.size() * sizeof(T)), 0);
+  const std::vector<uint8_t> got = mask.download();
+  EXPECT_EQ(std::vector<uint8_t>(got.begin() + 1, got.end()), want_mask);
 }
 
-INSTANTIATE_TEST_SUITE_P(, GpuPrune, testing::ValuesIn(prune_cases()), ByName());
+TEST(GpuPruneMisaligned, IsTheCpusBitForBitInEveryCase) {
+  AMBER_NEEDS_GPU();
+  for (const PruneCase& which : prune_cases()) {
+    SCOPED_TRACE(which.name());
+    with_dtype(which.dtype, [&](auto element) { check_misaligned<decltype(element)>(which.pattern); });
+  }
+}
 
 TEST(GpuPruneEmpty, LaunchesNothing) {
   AMBER_NEEDS_GPU();

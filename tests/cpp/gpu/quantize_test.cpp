@@ -81,14 +81,13 @@ void check_dense(const QuantizeCase& which, int64_t rows, int64_t cols, size_t o
 }
 
 TEST_P(GpuQuantize, IsTheCpusBitForBit) {
-  const auto check_all = [&](auto element) {
+  with_dtype(GetParam().dtype, [&](auto element) {
     using T = decltype(element);
     check_dense<T>(GetParam(), 1, 8, 0, true);
     check_dense<T>(GetParam(), 5, 264, 16, false);
     check_dense<T>(GetParam(), 33, 4096, 48, true);
     check_dense<T>(GetParam(), 3, 14336, 0, true);
-  };
-  GetParam().dtype == DType::kFloat32 ? check_all(float{}) : with_16bit(GetParam().dtype, check_all);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(, GpuQuantize, testing::ValuesIn(quantize_cases()), ByName());
