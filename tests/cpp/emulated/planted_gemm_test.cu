@@ -22,7 +22,9 @@ enum class Mistake {
   kReuseBeforeTheStoreHasRead,
 };
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 __device__ uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+#endif
 
 // c [64, 64] = a b^T of [64, 64] operands that lie as wgmma wants them. Threads copy a to shared memory, a bulk copy
 // brings b.
