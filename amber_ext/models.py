@@ -64,7 +64,9 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
     if is_quantized_folder(folder):
         model = load_quantized(folder)
         if type(model).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-            raise ValueError(f"model: {name!r} is a {type(model).__name__}, which is no causal language model")
+            raise ValueError(
+                f"model: {name!r} is a {type(model).__name__}, which is no causal language model"
+            )
         return LoadedModel(model, AutoTokenizer.from_pretrained(folder))
     model_options = {"dtype": dtype or native_dtype(), **options}
     if "gguf_file" in options:

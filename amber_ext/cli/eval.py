@@ -18,12 +18,13 @@ from amber_ext.cli.options import (
     text_tokens,
 )
 from amber_ext.config import AmberConfig
-from amber_ext.evaluation.plots import plot_comparison
-from amber_ext.evaluation.run import PERPLEXITY, EvalRun
+from amber_ext.evaluation.plots import check_plot, plot_comparison
+from amber_ext.evaluation.run import PERPLEXITY, RESULTS, EvalRun
 from amber_ext.evaluation.run import run as run_cells
 from amber_ext.evaluation.table import markdown_table, terminal_table
 from amber_ext.evaluation.tasks import load_tasks
 from amber_ext.evaluation.variants import METHODS, Calibration, check_rows, make_rows
+from amber_ext.files import check_file, check_folder, write_text
 from amber_ext.perplexity import WINDOW
 
 
@@ -88,7 +89,11 @@ def run(
         "calibration_tokens": calibration_tokens,
         "skip": skip,
     }
+    check_folder("out", out)
     results = EvalRun(out, settings)
+    for name in (RESULTS, "table.md"):
+        check_file("out", out / name)
+    check_plot("out", out / "plot.png")
     columns = [*([PERPLEXITY] if text is not None else []), *names]
     if results.missing(rows, columns):
         loaded_tasks = load_tasks(names, data, include_path)
@@ -118,7 +123,7 @@ def run(
                 "from there"
             ) from None
     found = results.rows()
-    (out / "table.md").write_text(markdown_table(found), encoding="utf-8")
+    write_text(out / "table.md", markdown_table(found))
     plot_comparison(found, out / "plot.png")
     if as_json:
         return print_json(results.data)

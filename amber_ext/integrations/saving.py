@@ -64,7 +64,9 @@ def _check_class(model: torch.nn.Module) -> None:
             f"model: it could not be loaded again: {name} is not allowed; it must be a class of transformers"
         )
     if getattr(model, "_hf_peft_config_loaded", False):
-        raise ValueError("model: it has adapters, of which alone transformers would save it; remove them first")
+        raise ValueError(
+            "model: it has adapters, of which alone transformers would save it; remove them first"
+        )
 
 
 def _check_tensors(model: torch.nn.Module) -> None:
