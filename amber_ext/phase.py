@@ -101,7 +101,7 @@ class PhaseHook:
         if "use_cache" in self.positions and not set(CACHE_ARGUMENTS) & self.positions.keys():
             raise ValueError(
                 f"model: {type(model).__name__} caches, but its forward takes no {' or '.join(CACHE_ARGUMENTS)}, so that "
-                "prefill and decode cannot be told apart; use a transformers version that amber_ext supports"
+                "prefill and decode cannot be told apart; allowed are models that keep their past in one of these"
             )
 
     def _argument(self, name: str, args: tuple, kwargs: dict) -> object | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from amber_ext.cli.options import TokensOption, console, messages
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
 from amber_ext.evaluation.plots import check_plot, plot_comparison
-from amber_ext.evaluation.run import EvalRun
+from amber_ext.evaluation.results import EvalRun, to_json
 from amber_ext.evaluation.run import run as evaluate
 from amber_ext.evaluation.table import terminal_table
 from amber_ext.evaluation.text import builtin_text, greedy_answer, tokenize
@@ -72,5 +71,5 @@ def run(
     console.print(f"\n{report}\n\n{quantization}", highlight=False)
 
     plot_comparison(results.rows(), out / "perplexity.png")
-    write_text(out / "results.json", json.dumps({**results.data, "answers": answers}, indent=2) + "\n")
+    write_text(out / "results.json", to_json({**results.data, "answers": answers}) + "\n")
     console.print(f"\nWrote {out / 'perplexity.png'} and {out / 'results.json'}")

@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Perplexity: dense against pruned. For a quantised model: dense 8-bit against its pruned prefill."""
     from amber_ext.evaluation.plots import check_plot, plot_comparison
-    from amber_ext.evaluation.run import PERPLEXITY, EvalRun
+    from amber_ext.evaluation.results import PERPLEXITY, EvalRun
     from amber_ext.evaluation.run import run as evaluate
     from amber_ext.evaluation.table import terminal_table
     from amber_ext.evaluation.variants import (

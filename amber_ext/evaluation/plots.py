@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None
         if tasks and line.average is not None
         else (line.perplexity, 0.0)
         for line in lines
-        if (line.average if tasks else line.perplexity) is not None
+        if (value := line.average if tasks else line.perplexity) is not None and math.isfinite(value)
     }
     patterns = list(dict.fromkeys(pattern for method, pattern in values if pattern))
     methods = list(dict.fromkeys(method for method, pattern in values if pattern))
@@ -79,7 +80,8 @@ def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None
     axes.set_xticks(range(len(patterns)), patterns)
     axes.set_xlabel("pattern")
     axes.set_ylabel("average score, % (higher is better)" if tasks else "perplexity (lower is better)")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    if values:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
     _save(figure, path)
 
 

@@ -104,3 +104,19 @@ def load(path, config=None, **options):
 def logits(model):
     with torch.inference_mode():
         return model(IDS.to(model.device)).logits.cpu()
+
+
+# ---- results of `amber-ext eval`
+
+
+def strict_json(text):
+    """JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def saved_results(folder):
+    return strict_json((folder / "results.json").read_text())

@@ -39,9 +39,23 @@ AMBER_HOST_DEVICE void load_4_floats(const float* from, float* to) {
 #endif
 }
 
+// In PTX: nvcc splits some assignments to a uint2 or uint4 into stores of 4 bytes, and a warp's request then fills a
+// quarter of the sectors that it touches. Not __stwb: of that ptxas makes a strong store, STG.STRONG.SM.
+AMBER_HOST_DEVICE void store_8_bytes(void* to, const Words4& words) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(__cvta_generic_to_global(to)), "r"(words.word[0]),
+               "r"(words.word[1])
+               : "memory");
+#else
+  std::memcpy(to, &words, 2 * sizeof(uint32_t));
+#endif
+}
+
 AMBER_HOST_DEVICE void store_16_bytes(void* to, const Words4& words) {
 #if defined(__CUDA_ARCH__)
-  *static_cast<uint4*>(to) = make_uint4(words.word[0], words.word[1], words.word[2], words.word[3]);
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(words.word[0]),
+               "r"(words.word[1]), "r"(words.word[2]), "r"(words.word[3])
+               : "memory");
 #else
   std::memcpy(to, &words, sizeof words);
 #endif
@@ -53,11 +67,7 @@ AMBER_HOST_DEVICE void store_copies(void* to, const Words4& words) {
   if constexpr (Count == 4) {
     store_16_bytes(to, words);
   } else if constexpr (Count == 2) {
-#if defined(__CUDA_ARCH__)
-    *static_cast<uint2*>(to) = make_uint2(words.word[0], words.word[1]);
-#else
-    std::memcpy(to, &words, 2 * sizeof(uint32_t));
-#endif
+    store_8_bytes(to, words);
   } else {
     static_assert(Count == 1);
     *static_cast<uint32_t*>(to) = words.word[0];

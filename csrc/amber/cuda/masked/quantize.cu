@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 1 << 16;
-constexpr int kVector = 8;  // elements a thread takes at a time
+constexpr int kVector = kQuantizeVector;
 
 template <typename T>
 struct alignas(kVector * sizeof(T) < 16 ? kVector * sizeof(T) : 16) Vector {
