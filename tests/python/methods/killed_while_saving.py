@@ -1,7 +1,7 @@
 """Kills processes while they save over a model, and says what each left: run by test_whole_folders.py.
 
-Arguments: an empty folder, how one folder takes the place of another ("exchange" or "two_renames"), at how many times
-it is killed beside before each of its events.
+Arguments: an empty folder, how one folder takes the place of another ("exchange" or "two_renames"), how many
+times after its start a process is killed at, beside before each of its events.
 """
 
 import json
