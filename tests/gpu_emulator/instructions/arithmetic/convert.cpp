@@ -83,7 +83,7 @@ float double_to_float(double value, Round round) {
 
 u64 float_to_integer(double value, Format to, Round round) {
   const int n = bits_of(to);
-  if (value != value) return n < 64 && n < 32 ? 0 : n == 64 ? u64{1} << 63 : 0;
+  if (value != value) return n == 64 ? u64{1} << 63 : 0;
   switch (round) {
     case Round::kNearest:
       value = std::nearbyint(value);
