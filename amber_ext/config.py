@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from amber_ext.families import PRESETS
+from amber_ext.files import write_text
 from amber_ext.ops.backends import BACKENDS
 from amber_ext.ops.checks import RESCALES, layer_numbers, listed, mapping_of, one_of, shown
 from amber_ext.ops.pattern import Pattern
@@ -146,8 +147,8 @@ class AmberConfig:
         return cls(**fields)
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        """Writes JSON, the whole file or nothing."""
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> AmberConfig:

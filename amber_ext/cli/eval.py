@@ -18,13 +18,14 @@ from amber_ext.cli.options import (
 )
 from amber_ext.config import AmberConfig
 from amber_ext.evaluation.content import contents
-from amber_ext.evaluation.plots import plot_comparison
-from amber_ext.evaluation.results import PERPLEXITY, EvalRun
+from amber_ext.evaluation.plots import check_plot, plot_comparison
+from amber_ext.evaluation.results import PERPLEXITY, RESULTS, EvalRun
 from amber_ext.evaluation.run import run as run_cells
 from amber_ext.evaluation.table import markdown_table, terminal_table
 from amber_ext.evaluation.tasks import load_tasks
 from amber_ext.evaluation.text import builtin_text, read_text, tokenize
 from amber_ext.evaluation.variants import METHODS, Calibration, check_rows, make_rows
+from amber_ext.files import check_file, check_folder, write_text
 from amber_ext.perplexity import WINDOW
 
 
@@ -95,6 +96,12 @@ def run(
         "calibration_tokens": calibration_tokens,
         "skip": skip,
     }
+    # Before anything large is read.
+    check_folder("out", out)
+    if out.is_dir():
+        for name in (RESULTS, "table.md"):
+            check_file("out", out / name)
+        check_plot("out", out / "plot.png")
     texts = {
         "text": None if text is None else (str(text), read_text(text)),
         "calibration": ("Python's own language reference", builtin_text())
@@ -136,7 +143,7 @@ def run(
     # Of two runs at once, the one that ends last writes the table of both.
     with results.locked():
         found = results.rows()
-        (out / "table.md").write_text(markdown_table(found), encoding="utf-8")
+        write_text(out / "table.md", markdown_table(found))
         plot_comparison(found, out / "plot.png")
     if as_json:
         return print_json(results.data)

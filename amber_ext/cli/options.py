@@ -34,7 +34,9 @@ ScoreOption = Annotated[str, typer.Option("--score", help=f"One of: {SCORE_NAMES
 TargetOption = Annotated[list[str], typer.Option("--target", help="Projection to prune; repeat for more.")]
 RescaleOption = Annotated[str, typer.Option("--rescale", help="none or variance.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a plot to this PNG file.")]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", help="Write a plot to this file, PNG unless its name ends otherwise.")
+]
 
 
 def load(model: str) -> LoadedModel:
@@ -47,4 +49,5 @@ def text_tokens(loaded: LoadedModel, text: Path | None, count: int) -> torch.Ten
 
 
 def print_json(data: object) -> None:
-    print(to_json(data))
+    # Flushed here, where what goes wrong still becomes a message.
+    print(to_json(data), flush=True)
