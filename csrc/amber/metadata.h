@@ -94,4 +94,17 @@ AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t,
   return {0, 0};
 }
 
+// In both 16-bit layouts each tile of 16 rows lies alike, and rows t and t + 8 of it lie side by side: from the byte of
+// row 0 and some columns to that of row t and the same columns.
+inline constexpr int kMetadataTileRows = 16;
+
+AMBER_HOST_DEVICE int64_t metadata_tile_bytes(MetadataLayout layout, uint32_t tile) {
+  return layout == MetadataLayout::kSm90_16bit ? static_cast<int64_t>(tile) * 256
+                                               : static_cast<int64_t>(tile / 2) * 128 + tile % 2 * 8;
+}
+
+constexpr AMBER_HOST_DEVICE int metadata_row_bytes(int row_of_tile) {
+  return row_of_tile % 8 * 16 + row_of_tile / 8 * 2;
+}
+
 }  // namespace amber

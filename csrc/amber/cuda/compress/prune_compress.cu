@@ -6,8 +6,8 @@ namespace amber::cuda {
 namespace {
 
 template <typename T, MetadataLayout Layout, Selection S>
-__global__ void __launch_bounds__(kWarps * 32) prune_compress_kernel(PruneCompressArgs args) {
-  prune_compress_lane<T, Layout, S>(args, blockIdx.x, blockIdx.y, threadIdx.x);
+__global__ void __launch_bounds__(kWarps * 32) prune_compress_kernel(PruneCompressArgs args, int steps) {
+  prune_compress_lane<T, Layout, S>(args, steps, blockIdx.x, blockIdx.y, threadIdx.x);
 }
 
 template <typename T, MetadataLayout Layout, Selection S>
@@ -16,7 +16,7 @@ cudaError_t launch(const PruneCompressArgs& args, cudaStream_t stream) {
   const CompressGrid grid = compress_grid<Layout, S>(args);
   if (grid.y > 65535) return cudaErrorInvalidConfiguration;
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
-  prune_compress_kernel<T, Layout, S><<<blocks, kWarps * 32, 0, stream>>>(args);
+  prune_compress_kernel<T, Layout, S><<<blocks, kWarps * 32, 0, stream>>>(args, grid.steps);
   return cudaGetLastError();
 }
 
