@@ -67,13 +67,11 @@ def allowed_stores(kernel):
     """Bits of a store to how many of them belong together, the widest being the values'."""
     match kernel.name, *kernel.arguments:
         case "prune_compress_kernel", _, _, selection:
-            # Of two rows: 16 columns leave 8 values each, 16 bytes. Where there are extra windows a thread has 32
-            # columns, and their copies are 8 or 16 bytes more.
+            # 16 columns of a row leave 8 values, 16 bytes. Where there are extra windows a thread has 32 columns, and
+            # their copies are 8 or 16 bytes more; there a loop goes over the two rows, else it is unrolled.
             extra = EXTRA[int(selection)]
-            groups = 1 if extra == 0 else 2
-            stores = Counter({128: 2 * groups})
-            stores += Counter({0: {}, 1: {64: 2}, 2: {128: 2}}[extra])
-            # E, 16 bits a group and row, the two rows side by side; then E of the copies.
+            stores = Counter({0: {128: 2}, 1: {128: 2, 64: 1}, 2: {128: 2 + 1}}[extra])
+            # E of both rows, side by side, 16 bits a group and row; then E of the copies.
             return stores + Counter({0: {32: 1}, 1: {32: 2, 8: 2}, 2: {32: 2 + 1}}[extra])
         case "quantize_compress_kernel", _, _, _, selection, chunks:
             # A chunk: 32 columns leave 16 values of a byte; E is 32 bits, for SM90 or else for SM80. Copies and
@@ -160,7 +158,7 @@ def most_instructions(kernel):
         case "quantize_compress_kernel", _, _, "false", "0", "1":
             # 32 columns, with the reduction over the row. The store of E is there for both layouts, of which a token
             # takes one: it is half an instruction less.
-            return 17.5, 32
+            return 18, 32
     return None
 
 
