@@ -21,7 +21,11 @@ WHEELS = {"cuobjdump": "nvidia-cuda-cuobjdump", "nvdisasm": "nvidia-cuda-nvdisas
 BITS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}  # and 32 without a flag
 
 FUNCTION = re.compile(r"\.text\.(\S+):")
-INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z]\w*(?:\.\w+)*)")
+INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z]\w*(?:\.\w+)*)")
+LABEL = re.compile(r"(\.L_\w+):")
+TARGET = re.compile(r"BRA\b.*`\((\.L_\w+)\)")
+# What the ALU pipe does on Hopper, at half the rate of FMA's: comparisons, choices, logic, shifts, and sums of integers.
+ALU = set("FMNMX FSEL FSETP IADD3 ISETP LEA LOP3 P2R PLOP3 PRMT R2P SEL SHF VIADD VIMNMX IMNMX".split())
 
 
 @dataclass
@@ -32,7 +36,30 @@ class Kernel:
     name: str
     arguments: tuple[str, ...]  # of its template: "Float16", "true", "2"
     registers: int
-    instructions: Counter[str] = field(default_factory=Counter)  # without the padding
+    code: list[str] = field(default_factory=list)  # in order, without the padding
+    loops: list[range] = field(
+        default_factory=list
+    )  # places in the code, from a branch's target to the branch
+    returns: int = 0  # the place after the last EXIT; behind it are subroutines
+
+    @property
+    def instructions(self) -> Counter[str]:
+        return Counter(self.code)
+
+    def stores_in(self, places: range) -> bool:
+        return any(self.code[at].startswith("STG") for at in places)
+
+    def main_path(self) -> list[str]:
+        """What one turn of the main loop takes, a loop inside it counted twice (rows t and t + 8); where no loop
+        stores, the kernel up to its last EXIT."""
+        storing = [loop for loop in self.loops if self.stores_in(loop)]
+        whole = [a for a in storing if not any(b != a and a.start in b and a[-1] in b for b in storing)]
+        if not whole:
+            return self.code[: self.returns]
+        # The loop over full tiles; the one that asks for every row whether it is there is longer.
+        main = min(whole, key=len)
+        inner = [loop for loop in self.loops if loop != main and loop.start in main and loop[-1] in main]
+        return [self.code[at] for loop in (main, *inner) for at in loop]
 
     def widths(self, operation: str, flag: str = "") -> Counter[int]:
         """How many instructions have each width, in bits of one thread; with ``flag``, of those that carry it."""
@@ -107,10 +134,22 @@ def disassembled(cubin: Path) -> list[Kernel]:
     lines = read([program("nvdisasm"), "-c", str(cubin)]).splitlines()
     architecture = next(line.split()[1] for line in lines if line.startswith("\t.target"))
     found: list[Kernel] = []
+    places: dict[str, int] = {}
     for line in lines:
         if match := INSTRUCTION.match(line):
-            if match[1] != "NOP":
-                found[-1].instructions[match[1]] += 1
+            condition, name = match.groups()
+            if name == "NOP":
+                continue
+            code = found[-1].code
+            code.append(name)
+            if name == "EXIT" and not condition:
+                found[-1].returns = len(code)
+            # A loop of one instruction is the trap behind the code.
+            target = TARGET.search(line)
+            if target and places.get(target[1], len(code)) < len(code) - 1:
+                found[-1].loops.append(range(places[target[1]], len(code)))
+        elif match := LABEL.match(line):
+            places[match[1]] = len(found[-1].code) if found else 0
         elif match := FUNCTION.match(line):
             found.append(Kernel(architecture, *named[match[1]], int(registers[match[1]])))
     return found
@@ -120,7 +159,10 @@ def main() -> None:
     for path in map(Path, sys.argv[1:]):
         for kernel in kernels(path):
             print(kernel)
-            print(f"  instructions {kernel.instructions.total()}, registers {kernel.registers}")
+            path = kernel.main_path()
+            alu = sum(name.split(".")[0] in ALU for name in path)
+            print(f"  instructions {len(kernel.code)}, registers {kernel.registers}")
+            print(f"  main path {len(path)}, of them {alu} on the ALU pipe")
             for what, widths in (("loads", kernel.loads()), ("stores", kernel.stores())):
                 print(f"  {what}", ", ".join(f"{n} of {bits} bits" for bits, n in sorted(widths.items())))
             if kernel.not_global():

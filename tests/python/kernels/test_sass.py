@@ -17,6 +17,7 @@ EXTRA = list(EXTRA_WINDOWS.values())  # by the number of the pattern, as in kSpa
 SIZES = {"float": 4, "Float16": 2, "BFloat16": 2}
 SELECTIONS = [str(i) for i in range(len(EXTRA))]
 SM80, SM90 = "0", "2"  # MetadataLayout of 16-bit values
+INT8, E4M3 = "0", "1"  # QuantizedType
 
 # Every instantiation of every kernel in these files.
 KERNELS = {
@@ -25,7 +26,7 @@ KERNELS = {
     },
     "compress/quantize_compress.cu.o": {
         "quantize_compress_kernel": set(
-            product(["Float16", "BFloat16"], ["false", "true"], SELECTIONS, ["1", "2"])
+            product(["Float16", "BFloat16"], [INT8, E4M3], ["false", "true"], SELECTIONS, ["1", "2"])
         ),
     },
     "masked/prune.cu.o": {
@@ -65,17 +66,14 @@ def files():
 def allowed_stores(kernel):
     """Bits of a store to how many of them belong together, the widest being the values'."""
     match kernel.name, *kernel.arguments:
-        case "prune_compress_kernel", _, layout, selection:
-            # Of two rows: 16 columns leave 8 values each, 16 bytes. Where there are extra windows a thread has 32
-            # columns, and their copies are 8 or 16 bytes more.
+        case "prune_compress_kernel", _, _, selection:
+            # 16 columns of a row leave 8 values, 16 bytes. Where there are extra windows a thread has 32 columns, and
+            # their copies are 8 or 16 bytes more; there a loop goes over the two rows, else it is unrolled.
             extra = EXTRA[int(selection)]
-            groups = 1 if extra == 0 else 2
-            stores = Counter({128: 2 * groups})
-            stores += Counter({0: {}, 1: {64: 2}, 2: {128: 2}}[extra])
-            # E, 16 bits a group. SM90 has the rows side by side, so one store takes both.
-            stores += Counter({32: groups} if layout == SM90 else {16: 2 * groups})
-            return stores + Counter({0: {}, 1: {8: 2}, 2: {16: 2}}[extra])  # E of the copies
-        case "quantize_compress_kernel", _, _, selection, chunks:
+            stores = Counter({0: {128: 2}, 1: {128: 2, 64: 1}, 2: {128: 2 + 1}}[extra])
+            # E of both rows, side by side, 16 bits a group and row; then E of the copies.
+            return stores + Counter({0: {32: 1}, 1: {32: 2, 8: 2}, 2: {32: 2 + 1}}[extra])
+        case "quantize_compress_kernel", _, _, _, selection, chunks:
             # A chunk: 32 columns leave 16 values of a byte; E is 32 bits, for SM90 or else for SM80. Copies and
             # their E as above, half as wide.
             copies = {0: {}, 1: {32: 1, 8: 1}, 2: {64: 1, 16: 1}}[EXTRA[int(selection)]]
@@ -96,7 +94,7 @@ def allowed_stores(kernel):
 def allowed_loads(kernel):
     """The same for loads. X enters in the widest, if its group is not smaller."""
     match kernel.name, *kernel.arguments:
-        case "quantize_compress_kernel", _, _, selection, _ if extra := EXTRA[int(selection)]:
+        case "quantize_compress_kernel", _, _, _, selection, _ if extra := EXTRA[int(selection)]:
             # The columns of an extra window lie four apart, and so do their factors. A loop over two groups of 16
             # columns reads X (2), its scale and factors (4 each); what follows it the factors of both groups.
             return {128: 2 + 4 + 4 + 2 * 4, 32: (1 + 2) * 4 * extra}
@@ -149,6 +147,33 @@ def test_loads_are_not_split(file):
     assert not problems, "\n".join(problems)
 
 
+def most_instructions(kernel):
+    """Of a turn of the main path, for each element of X, with the elements; None where nothing is stated."""
+    match kernel.name, *kernel.arguments:
+        case "prune_compress_kernel", _, _, selection:
+            # Two rows of 16 columns, or of 32 where there are copies.
+            pattern = list(EXTRA_WINDOWS)[int(selection)]
+            most = {"2:4": 8, "10:16w": 11}.get(pattern)
+            return most and (most, 2 * (16 if EXTRA[int(selection)] == 0 else 32))
+        case "quantize_compress_kernel", _, _, "false", "0", "1":
+            # 32 columns, with the reduction over the row. The store of E is there for both layouts, of which a token
+            # takes one: it is half an instruction less.
+            return 18, 32
+    return None
+
+
+@pytest.mark.parametrize("file", files())
+def test_instructions_an_element(file):
+    problems = []
+    for kernel in vectorised(file):
+        if kernel.architecture == "sm_90a" and (stated := most_instructions(kernel)):
+            most, elements = stated
+            each = len(kernel.main_path()) / elements
+            if each > most:
+                problems.append(f"{kernel}: {each:.2f} instructions an element, at most {most} are allowed")
+    assert not problems, "\n".join(problems)
+
+
 @pytest.mark.parametrize("file", files())
 def test_nothing_is_in_local_memory(file):
     assert not [f"{k}: {sorted(k.not_global())}" for k in vectorised(file) if k.not_global()]
@@ -156,14 +181,22 @@ def test_nothing_is_in_local_memory(file):
 
 def test_instructions_are_told_apart():
     kernel = helpers_sass.Kernel("sm_90a", "kernel", (), 32)
-    kernel.instructions.update(
-        ["STG.E.128", "STG.E", "STG.E.U8", "STS.64", "LDG.E.EF.128", "LDG.E.U16.CONSTANT"]
-    )
+    kernel.code = ["STG.E.128", "STG.E", "STG.E.U8", "STS.64", "LDG.E.EF.128", "LDG.E.U16.CONSTANT"]
     assert kernel.stores() == {128: 1, 32: 1, 8: 1}
     assert kernel.loads() == {128: 1, 16: 1} and kernel.loads("EF") == {128: 1}
     assert not kernel.not_global()
-    kernel.instructions["LDL.LU"] += 1
+    kernel.code.append("LDL.LU")
     assert kernel.not_global() == {"LDL.LU"}
+
+
+def test_the_main_path_is_the_shorter_storing_loop_with_its_inner_loop_twice():
+    kernel = helpers_sass.Kernel("sm_90a", "kernel", (), 32)
+    kernel.code = ["MOV", "FMUL", "STG.E", "BRA", "SEL", "STG.E", "BRA", "FADD", "FADD", "BRA", "EXIT", "RET"]
+    kernel.loops = [range(1, 4), range(1, 7), range(7, 10)]
+    kernel.returns = 11
+    assert kernel.main_path() == kernel.code[1:7] + kernel.code[1:4]
+    kernel.loops = [range(7, 10)]
+    assert kernel.main_path() == kernel.code[:11]
 
 
 def test_a_split_is_found():
