@@ -86,11 +86,10 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
             scale = sharded_channel_scale(self.weight, self.score)
             self.channel_scale = keep_scale(self.channel_scale, scale, self.weight)
 
-    def is_current(self) -> bool:
+    def is_current(self, weight: torch.Tensor, scale: torch.Tensor | None) -> bool:
         """See `WeightCopies`."""
-        scale = self.channel_scale
-        known = not needs_scale(self.score) if scale is None else is_current(scale, self.weight)
-        return known and super().is_current()
+        known = not needs_scale(self.score) if scale is None else is_current(scale, weight)
+        return known and super().is_current(weight, scale)
 
     def renew(self) -> None:
         """See `WeightCopies`."""
@@ -131,7 +130,7 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
         if name == "weight":
-            # peft edits weight.data, which nothing shows, and then assigns the weight that was there.
+            # peft edits weight.data, which nothing shows, and then assigns that same weight.
             self.forget()
 
     def _apply(self, fn, recurse=True):

@@ -65,13 +65,13 @@ class WeightCopies(torch.nn.Module):
         if moves:
             mark(scale, self.weight)
 
-    def is_current(self) -> bool:
+    def is_current(self, weight: torch.Tensor, scale: torch.Tensor | None) -> bool:
         """Whether the copies, and the scores where they come from this weight, are those of the weight as it is now."""
-        return self.wide_weight is None or is_current(self.wide_weight, self.weight)
+        return self.wide_weight is None or is_current(self.wide_weight, weight)
 
     def forget(self) -> None:
         """Says that it is not known any more what the scores and copies were made from."""
-        forget(self.channel_scale)
+        forget(self._buffers.get("channel_scale"))
         forget(self.wide_weight)
 
     def renew(self) -> None:
@@ -88,16 +88,21 @@ class WeightCopies(torch.nn.Module):
             ValueError, TypeError: the weight has changed, and there are no scores of what it is now (`channel_scale`).
             RuntimeError: the shard of the weight that this process holds has changed.
         """
+        weight, scale = self.weight, self.channel_scale
         if torch.compiler.is_compiling():
-            return self._derived_when_compiled()
-        if not self.is_current() and not self.weight.is_meta and not self._is_offloaded():
-            if is_sharded(self.weight) or self.weight.shape != (self.out_features, self.in_features):
+            return self.prefill_weight, self._scale_when_compiled(weight, scale)
+        if not self.is_current(weight, scale) and not weight.is_meta and not self._is_offloaded():
+            if not self._is_whole(weight):
                 raise RuntimeError(
                     "weight: the shard that this process holds has changed since its scores were computed; they need the "
                     "whole weight: call amber_ext.refresh_(model) in every process"
                 )
             self.renew()
-        return self.prefill_weight, self.channel_scale
+            return self.prefill_weight, self.channel_scale
+        return weight if self.wide_weight is None else self.wide_weight, scale
+
+    def _is_whole(self, weight: torch.Tensor) -> bool:
+        return not is_sharded(weight) and tuple(weight.shape) == (self.out_features, self.in_features)
 
     def _is_offloaded(self) -> bool:
         """Whether accelerate brings the weight in for every call: a new tensor of the same values each time."""
@@ -105,14 +110,11 @@ class WeightCopies(torch.nn.Module):
         hooks = getattr(hook, "hooks", (hook,))
         return self.channel_scale is not None and any(getattr(hook, "offload", False) for hook in hooks)
 
-    def _derived_when_compiled(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        weight, scale = self.weight, self.channel_scale
-        whole = not is_sharded(weight) and tuple(weight.shape) == (self.out_features, self.in_features)
-        if whole and not weight.is_meta and (scale is not None or self.wide_weight is not None):
-            scale = torch.ops.amber.current_scale(
-                weight, scale, self.wide_weight, self.score, str(self.pattern)
-            )
-        return self.prefill_weight, scale
+    def _scale_when_compiled(self, weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor | None:
+        derives = scale is not None or self.wide_weight is not None
+        if not derives or weight.is_meta or not self._is_whole(weight):
+            return scale
+        return torch.ops.amber.current_scale(weight, scale, self.wide_weight, self.score, str(self.pattern))
 
     @property
     def prefill_weight(self) -> torch.Tensor:

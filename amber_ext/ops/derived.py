@@ -82,14 +82,14 @@ class _WeightState:
             self.version, self.storage = _version(local), storage_of(local)
 
     def is_of(self, weight: torch.Tensor) -> bool:
-        recorded, local = self.weight(), _local(weight)
+        recorded = self.weight()
+        if recorded is None:
+            return False
+        local = _local(weight)
         # While a layer runs, tensor parallelism puts the shard itself in the place of its weight.
-        return (
-            recorded is not None
-            and _local(recorded) is local
-            and self.version == _version(local)
-            and self.storage == storage_of(local)
-        )
+        if recorded is not weight and _local(recorded) is not local:
+            return False
+        return self.version == _version(local) and self.storage == storage_of(local)
 
     def __reduce__(self):
         # The copy of a derived tensor belongs to the copy of its weight, which pickle and deepcopy know.
@@ -98,7 +98,9 @@ class _WeightState:
 
 
 def _local(weight: torch.Tensor) -> torch.Tensor:
-    return weight._local_tensor if isinstance(weight, DTensor) else weight
+    # The common types first: asking whether a tensor is a DTensor takes longest.
+    plain = type(weight) is torch.nn.Parameter or not isinstance(weight, DTensor)
+    return weight if plain else weight._local_tensor
 
 
 def _version(weight: torch.Tensor) -> int | None:
