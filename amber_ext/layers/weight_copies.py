@@ -40,17 +40,15 @@ class WeightCopies(torch.nn.Module):
         """Makes, renews or drops the copies, as `wants_copies` says."""
         if not self.wants_copies():
             self.drop_copies()
-        elif self._holds_weight():
+        elif self.wide_weight is not None and storage_of(self.weight) == storage_of(self.wide_weight):
             renew_copies(self.wide_weight, self.weight, self.pattern)
         else:
             wide = widen_weight(self.weight.detach(), self.pattern)
-            self._move_weight(wide[:, : self.weight.shape[1]])
+            # Where another layer of the same weight has it beside its copies, it stays there.
+            if self.weight.is_contiguous():
+                self._move_weight(wide[:, : self.weight.shape[1]])
             mark(wide, self.weight)
             self.wide_weight = wide
-
-    def _holds_weight(self) -> bool:
-        """Whether the copies lie beside the weight that this layer has now."""
-        return self.wide_weight is not None and storage_of(self.weight) == storage_of(self.wide_weight)
 
     def drop_copies(self) -> None:
         """Gives the weight a storage of its own again."""
@@ -76,8 +74,11 @@ class WeightCopies(torch.nn.Module):
 
     def renew(self) -> None:
         """Makes anew what is not current."""
-        if self._holds_weight():
-            renew_copies(self.wide_weight, self.weight, self.pattern)
+        wide = self.wide_weight
+        if wide is not None and (
+            storage_of(self.weight) == storage_of(wide) or not self.weight.is_contiguous()
+        ):
+            renew_copies(wide, self.weight, self.pattern)
         else:
             self.keep_copies()
 
