@@ -127,12 +127,6 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pattern={self.pattern}, score={self.score}, rescale={self.rescale}"
 
-    def __setattr__(self, name, value):
-        super().__setattr__(name, value)
-        if name == "weight":
-            # peft edits weight.data, which nothing shows, and then assigns that same weight.
-            self.forget()
-
     def _apply(self, fn, recurse=True):
         scale, before = self.channel_scale, self.weight
         current = scale is not None and is_current(scale, before)

@@ -40,15 +40,16 @@ class WeightCopies(torch.nn.Module):
         """Makes, renews or drops the copies, as `wants_copies` says."""
         if not self.wants_copies():
             self.drop_copies()
-        elif self.wide_weight is not None and storage_of(self.weight) == storage_of(self.wide_weight):
+        elif self._lie_together():
             renew_copies(self.wide_weight, self.weight, self.pattern)
         else:
             wide = widen_weight(self.weight.detach(), self.pattern)
-            # Where another layer of the same weight has it beside its copies, it stays there.
-            if self.weight.is_contiguous():
-                self._move_weight(wide[:, : self.weight.shape[1]])
+            self._move_weight(wide[:, : self.weight.shape[1]])
             mark(wide, self.weight)
             self.wide_weight = wide
+
+    def _lie_together(self) -> bool:
+        return self.wide_weight is not None and storage_of(self.weight) == storage_of(self.wide_weight)
 
     def drop_copies(self) -> None:
         """Gives the weight a storage of its own again."""
@@ -74,11 +75,8 @@ class WeightCopies(torch.nn.Module):
 
     def renew(self) -> None:
         """Makes anew what is not current."""
-        wide = self.wide_weight
-        if wide is not None and (
-            storage_of(self.weight) == storage_of(wide) or not self.weight.is_contiguous()
-        ):
-            renew_copies(wide, self.weight, self.pattern)
+        if self._lie_together():
+            renew_copies(self.wide_weight, self.weight, self.pattern)
         else:
             self.keep_copies()
 
@@ -129,7 +127,6 @@ class WeightCopies(torch.nn.Module):
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
-        self.wide_weight = None  # the copies are those of the old weight
         self.keep_copies()
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
@@ -145,3 +142,12 @@ class WeightCopies(torch.nn.Module):
         new.__dict__.update(copy.deepcopy(state, memo))
         new.keep_copies()
         return new
+
+
+def _forget_when_placed(parent: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:
+    """peft merges adapters into ``weight.data``, which nothing shows, and then puts the layer back into its place."""
+    if isinstance(child, WeightCopies):
+        child.forget()
+
+
+torch.nn.modules.module.register_module_module_registration_hook(_forget_when_placed)

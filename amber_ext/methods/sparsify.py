@@ -45,7 +45,10 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
             pruned = {s: d for s, d in decisions.items() if s.module_name == module_name and d.sparse}
             module = model.get_submodule(module_name)
             # A module that stands in the model twice stays one where it is treated alike.
-            key = (id(module), *((s.projection, d.pattern, d.score) for s, d in pruned.items()))
+            key = (
+                id(module),
+                *((s.is_fused and s.projection, d.pattern, d.score) for s, d in pruned.items()),
+            )
             if key in made:
                 replacements[module_name] = made[key]
                 continue
