@@ -8,9 +8,8 @@ import torch
 
 import amber_ext
 from amber_ext import AmberConfig, AmberLinear, refresh_, sparsify_
-from amber_ext.layers import pruned_linear, sharding
+from amber_ext.layers import sharding
 from amber_ext.ops import derived
-from amber_ext.ops.pattern import extra_windows
 
 X = torch.randn(40, 64, generator=torch.Generator().manual_seed(0))
 
@@ -143,46 +142,8 @@ def test_one_compiled_graph_serves_changing_weights():
     compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=True)
     for length in (40, 3, 17):
         edit_in_place(layer)
-        assert follows(layer, X[:length], compiled)
+        assert follows(layer, X[:length].clone(), compiled)
     assert counter.frame_count == 1
-
-
-@pytest.mark.parametrize("change", [edit_in_place, assign, assign_data, load_state, merge_as_peft_does])
-@pytest.mark.parametrize("compiles", [False, True])
-@pytest.mark.parametrize("score", ["magnitude", "wanda"])
-def test_copies_follow(monkeypatch, change, compiles, score):
-    monkeypatch.setattr(pruned_linear, "wants_copies", lambda w, dtype, pattern, *_: extra_windows(pattern))
-    seen = []
-    product = pruned_linear.functional.linear
-    monkeypatch.setattr(
-        pruned_linear.functional,
-        "linear",
-        lambda x, weight, **k: seen.append(weight) or product(x, weight, **k),
-    )
-    layer = pruned_layer("8:16", score)
-    torch._dynamo.reset()
-    call = torch.compile(layer, backend="aot_eager", fullgraph=True) if compiles else layer
-    with torch.no_grad():
-        call(X)
-        change(layer)
-        call(X)
-    want = amber_ext.widen_weight(layer.weight.detach().contiguous(), "8:16")
-    assert torch.equal(layer.wide_weight, want)
-    assert compiles or seen[-1] is layer.wide_weight
-
-
-def test_copies_of_8_bit_weights_follow(monkeypatch):
-    from amber_ext import QuantizedLinear
-    from amber_ext.layers import quantized_linear
-
-    monkeypatch.setattr(quantized_linear, "wants_copies", lambda w, dtype, pattern, *_: True)
-    layer = QuantizedLinear.from_linear(torch.nn.Linear(64, 16), pattern="8:16")
-    scale = layer.channel_scale.clone()
-    layer.weight.neg_()
-    with torch.no_grad():
-        layer(X)
-    assert torch.equal(layer.wide_weight, amber_ext.widen_weight(layer.weight.contiguous(), "8:16"))
-    assert torch.equal(layer.channel_scale, scale)
 
 
 def test_a_cast_changes_the_scores_and_a_move_does_not(computed):
