@@ -117,7 +117,9 @@ def _nothing() -> None:
     return None
 
 
-# ---- compiled code: one opaque op looks at the weight when the graph runs, so that nothing is traced or guarded
+# ---- compiled code: one opaque op looks at the weight when the graph runs, so that nothing is traced or guarded.
+# Where the weight has changed it writes to ``scale`` and ``wide``, which its schema does not say: they are caches, which
+# the product reads after it, by way of its result. Said, compilers would copy them and take no CUDA graphs.
 
 _library = torch.library.Library("amber", "FRAGMENT")
 _library.define(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import amber_ext  # registers the operators
+from amber_ext import widen_weight
 
 X = torch.randn(3, 5, 32)
 W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
@@ -21,6 +22,8 @@ W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
         ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
         ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, "4:8", "variance", "masked_dense")),
         ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
+        ("current_scale", lambda d: (W.to(d), None, None, "wanda", "2:4")),
+        ("current_scale", lambda d: (W.to(d), None, widen_weight(W.to(d), "8:16"), None, "8:16")),
     ],
 )
 def test_opcheck(op, arguments, dtype):
