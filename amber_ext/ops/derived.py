@@ -110,7 +110,7 @@ def _version(weight: torch.Tensor) -> int | None:
 
 def storage_of(weight: torch.Tensor) -> int:
     """Which storage a tensor lies in; it stays the same when the storage is resized."""
-    return weight.untyped_storage()._cdata
+    return _local(weight).untyped_storage()._cdata
 
 
 def _nothing() -> None:
