@@ -7,6 +7,7 @@ from amber_ext.layers.explain import explain
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.methods.quantize import quantize_
+from amber_ext.methods.refresh import refresh_
 from amber_ext.methods.report import Report
 from amber_ext.methods.sparsify import densify_, sparsify_
 from amber_ext.models import load_quantized
@@ -46,6 +47,7 @@ __all__ = [
     "quantize_",
     "quantize_activations",
     "quantize_weight",
+    "refresh_",
     "save_quantized",
     "sensitivity",
     "sparsify_",

@@ -11,6 +11,7 @@ from amber_ext.layers.weight_copies import WeightCopies
 from amber_ext.ops import functional
 from amber_ext.ops.backends import BACKENDS, wants_copies
 from amber_ext.ops.checks import RESCALES, one_of
+from amber_ext.ops.derived import is_current, keep_scale, mark, storage_of
 from amber_ext.ops.pattern import Pattern
 from amber_ext.ops.scores import needs_scale
 from amber_ext.phase import DECODE, current_phase
@@ -21,8 +22,8 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
 
     It has the weights and ``state_dict`` keys of the ``nn.Linear`` it was made from, and shares its
     parameters. The channel scale lies in the non-persistent fp32 buffer ``channel_scale`` (None for
-    the score ``"magnitude"``); it stays fp32 when the module changes dtype, and is computed again
-    when a ``state_dict`` is loaded.
+    the score ``"magnitude"``). It is that of the weight in the dtype that it has: computed again when a
+    ``state_dict`` is loaded, and before the next prefill when the weight was edited, replaced or cast.
 
     Make one with `from_linear`; undo with `to_linear`.
     """
@@ -78,8 +79,22 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
             ValueError: the weight is not finite, or is sharded so that tokens cannot be pruned shard by shard.
         """
         check_sharding(self.weight, self.pattern, self.rescale)
-        wanted = needs_scale(self.score) and not self.weight.is_meta
-        self.channel_scale = sharded_channel_scale(self.weight, self.score) if wanted else None
+        if not needs_scale(self.score) or self.weight.is_meta:
+            self.channel_scale = None
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            scale = sharded_channel_scale(self.weight, self.score)
+            self.channel_scale = keep_scale(self.channel_scale, scale, self.weight)
+
+    def is_current(self, weight: torch.Tensor, scale: torch.Tensor | None) -> bool:
+        """See `WeightCopies`."""
+        known = not needs_scale(self.score) if scale is None else is_current(scale, weight)
+        return known and super().is_current(weight, scale)
+
+    def renew(self) -> None:
+        """See `WeightCopies`."""
+        self.compute_channel_scale()
+        super().renew()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x ``[..., K]`` to ``[..., N]``; sparse in prefill, dense in decode (`amber_ext.phase`)."""
@@ -89,11 +104,12 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
 
     def call_arguments(self) -> dict[str, object]:
         """What `linear` gets in prefill, but x."""
+        weight, scale = self.derived()
         return {
-            "weight": self.prefill_weight,
+            "weight": weight,
             "bias": self.bias,
             "pattern": self.pattern,
-            "scale": self.channel_scale,
+            "scale": scale,
             "rescale": self.rescale,
             "backend": self.backend,
         }
@@ -112,11 +128,22 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
         return f"{super().extra_repr()}, pattern={self.pattern}, score={self.score}, rescale={self.rescale}"
 
     def _apply(self, fn, recurse=True):
-        scale = self.channel_scale
+        scale, before = self.channel_scale, self.weight
+        current = scale is not None and is_current(scale, before)
+        dtype, device, storage = (
+            before.dtype,
+            before.device,
+            None if is_sharded(before) else storage_of(before),
+        )
         super()._apply(fn, recurse)
         if scale is not None and self.channel_scale.dtype != torch.float32:
             # model.to(bfloat16) and .half() cast every floating buffer; c stays fp32 (docs/design.md).
             self.channel_scale = scale.to(self.channel_scale.device)
+        weight = self.weight
+        # A move keeps the values; a cast does not, and neither may another function.
+        moved = weight.device != device and device.type != "meta"
+        if current and weight.dtype == dtype and (moved or storage_of(weight) == storage):
+            mark(self.channel_scale, weight)
         self.keep_copies()
         return self
 

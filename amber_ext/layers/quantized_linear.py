@@ -135,12 +135,13 @@ class QuantizedLinear(WeightCopies):
         """What `linear_w8a8` gets now, but x."""
         dense = current_phase() == DECODE
         unpruned = dense or self.pattern.n == self.pattern.m
+        weight, scale = (self.weight, None) if dense else self.derived()
         return {
-            "weight": self.weight if dense else self.prefill_weight,
+            "weight": weight,
             "weight_scale": self.weight_scale,
             "bias": self.bias,
             "pattern": UNPRUNED if dense else self.pattern,
-            "scale": None if dense else self.channel_scale,
+            "scale": scale,
             "smooth": self.smooth,
             "rescale": "none" if dense else self.rescale,
             # A sparse GEMM cannot run what is not pruned.

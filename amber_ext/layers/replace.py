@@ -32,4 +32,5 @@ def replace_modules(model: torch.nn.Module, replacements: dict[str, torch.nn.Mod
         parent, _, attribute = name.rpartition(".")
         owner = model.get_submodule(parent)
         if getattr(owner, attribute) is not new:
-            setattr(owner, attribute, new)
+            # Not by setattr: where a layer is put by others its scores are computed anew (weight_copies.py).
+            owner._modules[attribute] = new

@@ -1,4 +1,7 @@
-"""Layers keep the weight's copies that windowed patterns need in one storage with the weight."""
+"""What layers derive from their weight, and that it follows when the weight changes: scores, and copies of its columns.
+
+The copies are those that windowed patterns need; they lie in one storage with the weight.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import copy
 
 import torch
 
+from amber_ext.layers.sharding import is_sharded
+from amber_ext.ops.derived import forget, is_current, mark, renew_copies, storage_of
 from amber_ext.ops.pattern import Pattern, widen_weight
 
 
@@ -16,9 +21,15 @@ class WeightCopies(torch.nn.Module):
     its first K columns, so that the weight lies in memory once and its copies beside it. ``state_dict`` holds
     the plain weight; copies are made anew when the layer moves, is copied, or loads a ``state_dict``. Classes
     call `keep_copies` when they are made, and at the end of their ``_apply``.
+
+    Before each prefill `derived` looks whether the weight is still that which scores and copies were made from.
     """
 
+    in_features: int
+    out_features: int
     pattern: Pattern
+    score: str | None = None  # that the channel scale is computed by; None where it is not this weight's
+    channel_scale: torch.Tensor | None
     wide_weight: torch.Tensor | None = None
 
     def wants_copies(self) -> bool:
@@ -27,18 +38,82 @@ class WeightCopies(torch.nn.Module):
 
     def keep_copies(self) -> None:
         """Makes, renews or drops the copies, as `wants_copies` says."""
-        if self.wants_copies():
-            if self.wide_weight is None or self.weight.data_ptr() != self.wide_weight.data_ptr():
-                self.wide_weight = widen_weight(self.weight.detach(), self.pattern)
-                self.weight.data = self.wide_weight[:, : self.weight.shape[1]]
-        else:
+        if not self.wants_copies():
             self.drop_copies()
+        elif self._lie_together():
+            renew_copies(self.wide_weight, self.weight, self.pattern)
+        else:
+            wide = widen_weight(self.weight.detach(), self.pattern)
+            self._move_weight(wide[:, : self.weight.shape[1]])
+            mark(wide, self.weight)
+            self.wide_weight = wide
+
+    def _lie_together(self) -> bool:
+        return self.wide_weight is not None and storage_of(self.weight) == storage_of(self.wide_weight)
 
     def drop_copies(self) -> None:
         """Gives the weight a storage of its own again."""
         if self.wide_weight is not None:
-            self.weight.data = self.weight.data.contiguous()
+            self._move_weight(self.weight.data.contiguous())
             self.wide_weight = None
+
+    def _move_weight(self, data: torch.Tensor) -> None:
+        scale = self.channel_scale
+        moves = scale is not None and is_current(scale, self.weight)
+        self.weight.data = data
+        if moves:
+            mark(scale, self.weight)
+
+    def is_current(self, weight: torch.Tensor, scale: torch.Tensor | None) -> bool:
+        """Whether the copies, and the scores where they come from this weight, are those of the weight as it is now."""
+        return self.wide_weight is None or is_current(self.wide_weight, weight)
+
+    def forget(self) -> None:
+        """Says that it is not known any more what the scores and copies were made from."""
+        forget(self._buffers.get("channel_scale"))
+        forget(self.wide_weight)
+
+    def renew(self) -> None:
+        """Makes anew what is not current."""
+        if self._lie_together():
+            renew_copies(self.wide_weight, self.weight, self.pattern)
+        else:
+            self.keep_copies()
+
+    def derived(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The weight as prefill reads it, and its channel scale; made anew where the weight has changed.
+
+        Raises:
+            ValueError, TypeError: the weight has changed, and there are no scores of what it is now (`channel_scale`).
+            RuntimeError: the shard of the weight that this process holds has changed.
+        """
+        weight, scale = self.weight, self.channel_scale
+        if torch.compiler.is_compiling():
+            return self.prefill_weight, self._scale_when_compiled(weight, scale)
+        if not self.is_current(weight, scale) and not weight.is_meta and not self._is_offloaded():
+            if not self._is_whole(weight):
+                raise RuntimeError(
+                    "weight: the shard that this process holds has changed since its scores were computed; they need the "
+                    "whole weight: call amber_ext.refresh_(model) in every process"
+                )
+            self.renew()
+            return self.prefill_weight, self.channel_scale
+        return weight if self.wide_weight is None else self.wide_weight, scale
+
+    def _is_whole(self, weight: torch.Tensor) -> bool:
+        return not is_sharded(weight) and tuple(weight.shape) == (self.out_features, self.in_features)
+
+    def _is_offloaded(self) -> bool:
+        """Whether accelerate brings the weight in for every call: a new tensor of the same values each time."""
+        hook = self.__dict__.get("_hf_hook")
+        hooks = getattr(hook, "hooks", (hook,))
+        return self.channel_scale is not None and any(getattr(hook, "offload", False) for hook in hooks)
+
+    def _scale_when_compiled(self, weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor | None:
+        derives = scale is not None or self.wide_weight is not None
+        if not derives or weight.is_meta or not self._is_whole(weight):
+            return scale
+        return torch.ops.amber.current_scale(weight, scale, self.wide_weight, self.score, str(self.pattern))
 
     @property
     def prefill_weight(self) -> torch.Tensor:
@@ -52,7 +127,6 @@ class WeightCopies(torch.nn.Module):
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
-        self.wide_weight = None  # the copies are those of the old weight
         self.keep_copies()
 
     def _save_to_state_dict(self, destination, prefix, keep_vars):
@@ -68,3 +142,12 @@ class WeightCopies(torch.nn.Module):
         new.__dict__.update(copy.deepcopy(state, memo))
         new.keep_copies()
         return new
+
+
+def _forget_when_placed(parent: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:
+    """peft merges adapters into ``weight.data``, which nothing shows, and then puts the layer back into its place."""
+    if isinstance(child, WeightCopies):
+        child.forget()
+
+
+torch.nn.modules.module.register_module_module_registration_hook(_forget_when_placed)

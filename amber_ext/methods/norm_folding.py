@@ -11,7 +11,8 @@ def readers_of_norm(model: torch.nn.Module, norm_name: str) -> list[str] | None:
     """Names of the linears that alone read this norm's output, or None where that is not certain.
 
     Certain means: a decoder layer as one of `amber_ext.families`, with a norm whose output is proportional to its
-    weight.
+    weight; and that nothing else is changed with it: norm and readers stand in the model once, and the weight is a
+    parameter of the norm's own.
     """
     parent_name, _, attribute = norm_name.rpartition(".")
     children = dict(model.get_submodule(parent_name).named_children())
@@ -20,14 +21,41 @@ def readers_of_norm(model: torch.nn.Module, norm_name: str) -> list[str] | None:
             continue
         block_name, readers = kind.readers[attribute]
         parts = {name for name, _ in children[block_name].named_children()}
-        if readers <= parts <= readers | kind.other_parts and _is_proportional(children[attribute]):
-            return [f"{parent_name}.{block_name}.{reader}" for reader in sorted(readers)]
+        names = [f"{parent_name}.{block_name}.{reader}" for reader in sorted(readers)]
+        if (
+            readers <= parts <= readers | kind.other_parts
+            and _is_proportional(children[attribute])
+            and all(_stands_once(model, name) for name in (norm_name, *names))
+            and _owns_weight(model, children[attribute])
+        ):
+            return names
     return None
+
+
+def _stands_once(model: torch.nn.Module, name: str) -> bool:
+    """Whether the module has no other name: a layer that runs twice reads through both."""
+    module = model.get_submodule(name)
+    return sum(other is module for _, other in model.named_modules(remove_duplicate=False)) == 1
+
+
+def _owns_weight(model: torch.nn.Module, norm: torch.nn.Module) -> bool:
+    """Whether no other tensor of the model lies in the memory of the norm's weight."""
+    weight = norm.weight
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    begin, end = _extent(weight)
+    extents = [_extent(tensor) for _, tensor in tensors if tensor.device == weight.device and tensor.numel()]
+    return sum(first < end and begin < last for first, last in extents) == 1
+
+
+def _extent(tensor: torch.Tensor) -> tuple[int, int]:
+    """The first byte of a tensor in memory, and the one after its last."""
+    reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.data_ptr(), tensor.data_ptr() + (reach + 1) * tensor.element_size()
 
 
 def _is_proportional(norm: torch.nn.Module) -> bool:
     """Whether doubling the norm's weight doubles its output. Some norms multiply by 1 + weight."""
-    weight = getattr(norm, "weight", None)
+    weight = norm._parameters.get("weight")  # not one that is computed, by a parametrisation or a wrapper
     if weight is None or getattr(norm, "bias", None) is not None or weight.is_meta:
         return False
     x = torch.linspace(-1.0, 1.0, len(weight), device=weight.device).to(weight.dtype)[None, None]

@@ -38,13 +38,22 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
     decisions = {site: decide(site, config) for site in sites}
 
     replacements: dict[str, torch.nn.Module] = {}
+    made: dict[tuple[object, ...], torch.nn.Module] = {}
     bytes_before = bytes_after = 0
     try:
         for module_name in dict.fromkeys(site.module_name for site in sites):
             pruned = {s: d for s, d in decisions.items() if s.module_name == module_name and d.sparse}
-            dense = dense_version(model.get_submodule(module_name))
-            new = _replacement(dense, pruned, config)
-            replacements[module_name] = new
+            module = model.get_submodule(module_name)
+            # A module that stands in the model twice stays one where it is treated alike.
+            key = (
+                id(module),
+                *((s.is_fused and s.projection, d.pattern, d.score) for s, d in pruned.items()),
+            )
+            if key in made:
+                replacements[module_name] = made[key]
+                continue
+            dense = dense_version(module)
+            new = made[key] = replacements[module_name] = _replacement(dense, pruned, config)
             if not is_fused_experts(dense):
                 bytes_before += layer_bytes(dense)
                 bytes_after += layer_bytes(new)

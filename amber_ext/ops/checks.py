@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
+from typing import TypeVar
 
 import torch
 
 from amber_ext.ops.pattern import Pattern, widened_features
 from amber_ext.ops.reference import QUANTIZED_DTYPES
 
+T = TypeVar("T")
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 RESCALES = ("none", "variance")
+
+INF_BITS = 0x7F800000  # of the fp32 number; those above it are NaN, those with the sign are negative numbers
 
 # Longer sums of 8-bit products could overflow int32.
 MAX_IN_FEATURES_8BIT = (2**31 - 1) // 127**2
@@ -70,7 +75,7 @@ def check_input(x: torch.Tensor, pattern: Pattern) -> None:
 
 
 def check_factors(name: str, factors: torch.Tensor | None, x: torch.Tensor) -> None:
-    """One factor a channel: fp32 ``[K]`` on x's device. Values: by the CPU op and `check_factor_values`."""
+    """One factor a channel: fp32 ``[K]`` on x's device. Values: `check_factor_values`."""
     if factors is None:
         return
     check_tensor(name, factors)
@@ -94,12 +99,28 @@ def check_factor_values(name: str, factors: torch.Tensor | None) -> None:
     """
     if factors is None or factors.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    bad = (~(torch.isfinite(factors) & (factors > 0))).nonzero()
+    # By their bits: a subnormal factor is > 0, also for a thread that takes it for 0 (torch.set_flush_denormal).
+    bits = factors.view(torch.int32)
+    bad = ((bits <= 0) | (bits >= INF_BITS)).nonzero()
     if len(bad):
         index = int(bad[0])
         raise ValueError(
-            f"{name}: element {index} is {factors[index].item()}; every element must be finite and > 0"
+            f"{name}: element {index} is {factors[index].item():g}; every element must be finite and > 0"
         )
+
+
+def run(op: Callable[..., T], *arguments: object, **factors: torch.Tensor | None) -> T:
+    """``op(*arguments)``. It looks at the values of ``factors`` itself; torch makes a RuntimeError of what it says.
+
+    Raises:
+        ValueError: of `check_factor_values`, as under every other backend.
+    """
+    try:
+        return op(*arguments)
+    except RuntimeError:
+        for name, values in factors.items():
+            check_factor_values(name, values)
+        raise
 
 
 def check_weight_shape(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:

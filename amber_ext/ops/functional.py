@@ -41,7 +41,7 @@ def nm_mask(
     if choose_kernels("nm_mask", x.device, backend).backend == "reference":
         checks.check_factor_values("scale", scale)
         return reference.nm_mask(x, pattern, scale)
-    return torch.ops.amber.nm_mask(x, scale, str(pattern))
+    return checks.run(torch.ops.amber.nm_mask, x, scale, str(pattern), scale=scale)
 
 
 def nm_prune(
@@ -59,17 +59,18 @@ def nm_prune(
             ``sqrt(var(token) / var(pruned token))``, population variances (1 where either is 0).
 
     Returns:
-        ``[..., K]`` of x's dtype. A backward through it raises.
+        ``[..., K]`` of x's dtype. Differentiation through it raises.
 
     Raises:
         ValueError, TypeError: an argument is not as above. RuntimeError: the backend cannot run.
     """
     pattern = _checked(x, pattern, scale)
     checks.one_of("rescale", rescale, checks.RESCALES)
+    library.forbid_tangents(x, scale)
     if choose_kernels("nm_prune", x.device, backend).backend == "reference":
         checks.check_factor_values("scale", scale)
         return library.ForbidBackward.apply(reference.nm_prune, x, pattern, scale, rescale)
-    return torch.ops.amber.nm_prune(x, scale, str(pattern), rescale)
+    return checks.run(torch.ops.amber.nm_prune, x, scale, str(pattern), rescale, scale=scale)
 
 
 def linear(
@@ -92,7 +93,7 @@ def linear(
         bias: ``[N]`` of x's dtype and device, or None.
 
     Returns:
-        ``[..., N]`` of x's dtype. A backward through it raises. Under ``"auto"`` on a GPU, shapes for
+        ``[..., N]`` of x's dtype. Differentiation through it raises. Under ``"auto"`` on a GPU, shapes for
         which dense was measured to be fastest are not pruned; `explain` tells.
 
     Raises:
@@ -100,6 +101,7 @@ def linear(
     """
     pattern = Pattern(pattern)
     decision = decide_linear(x, weight, bias, pattern=pattern, scale=scale, rescale=rescale, backend=backend)
+    library.forbid_tangents(x, weight, bias, scale)
     if decision.backend != "cutlass":
         weight = weight.narrow(1, 0, x.shape[-1])
     if decision.backend == "reference":
@@ -107,7 +109,8 @@ def linear(
         return library.ForbidBackward.apply(reference.linear, x, weight, bias, pattern, scale, rescale)
     if decision.backend == DENSE:
         return F.linear(x, weight, bias)
-    return torch.ops.amber.linear(x, weight, bias, scale, str(pattern), rescale, decision.kernel)
+    op = torch.ops.amber.linear
+    return checks.run(op, x, weight, bias, scale, str(pattern), rescale, decision.kernel, scale=scale)
 
 
 def linear_w8a8(
@@ -151,6 +154,7 @@ def linear_w8a8(
         backend=backend,
         weight_scale=weight_scale,
     )
+    library.forbid_tangents(x, weight_scale, bias, scale, smooth)
     if decision.backend != "cutlass":
         weight = weight.narrow(1, 0, x.shape[-1])
     if x.numel() == 0 or weight.shape[0] == 0:
@@ -214,9 +218,11 @@ def _masked_dense_w8a8(
 ) -> torch.Tensor:
     out_features, in_features = weight.shape
     dtype = "int8" if weight.dtype == torch.int8 else "e4m3"
-    values, token_scale = torch.ops.amber.quantize_activations(
-        x.reshape(-1, in_features), smooth, scale, str(pattern), rescale, dtype
-    )
+    rows = x.reshape(-1, in_features)
+    values, token_scale = checks.run(
+        torch.ops.amber.quantize_activations, rows, smooth, scale, str(pattern), rescale, dtype,
+        smooth=smooth, scale=scale,
+    )  # fmt: skip
     if dtype == "int8":
         product = int8_product(values, weight)
         y = torch.ops.amber.dequantize(

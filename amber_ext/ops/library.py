@@ -11,6 +11,7 @@ import importlib.util
 from pathlib import Path
 
 import torch
+from torch.autograd import forward_ad
 
 from amber_ext.ops.reference import QUANTIZED_DTYPES
 
@@ -19,6 +20,11 @@ LIBRARY = Path(__file__).parents[1] / "libamber_ops.so"
 NO_BACKWARD = (
     "amber_ext: backward through an N:M pruned layer is not supported (it is an inference method); "
     "run it under torch.no_grad() or torch.inference_mode()"
+)
+
+NO_FORWARD_MODE = (
+    "amber_ext: forward-mode differentiation through an N:M pruned layer is not supported (it is an inference method); "
+    "run it without tangents"
 )
 
 
@@ -50,30 +56,45 @@ def _forbid_backward(ctx: object, *grads: torch.Tensor) -> None:
     raise RuntimeError(NO_BACKWARD)
 
 
+def _one_device(x: torch.Tensor, **others: torch.Tensor | None) -> None:
+    """Raises RuntimeError, as the kernels do: with one tensor on the meta device torch runs the fakes, not them."""
+    for name, tensor in others.items():
+        if tensor is not None and tensor.device != x.device:
+            raise RuntimeError(
+                f"{name}: it is on {tensor.device} but must be on {x.device}, as the first argument"
+            )
+
+
 def _register() -> None:
     @torch.library.register_fake("amber::nm_mask")
     def _(x, scale, pattern):
+        _one_device(x, scale=scale)
         return torch.empty(x.shape, dtype=torch.bool, device=x.device)
 
     @torch.library.register_fake("amber::nm_prune")
     def _(x, scale, pattern, rescale):
+        _one_device(x, scale=scale)
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::linear")
     def _(x, weight, bias, scale, pattern, rescale, kernel):
+        _one_device(x, weight=weight, bias=bias, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::quantize_activations")
     def _(x, smooth, scale, pattern, rescale, dtype):
+        _one_device(x, smooth=smooth, scale=scale)
         values = torch.empty(x.shape, dtype=QUANTIZED_DTYPES[dtype], device=x.device)
         return values, torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
 
     @torch.library.register_fake("amber::dequantize")
     def _(product, token_scale, weight_scale, bias, dtype):
+        _one_device(product, token_scale=token_scale, weight_scale=weight_scale, bias=bias)
         return torch.empty(product.shape, dtype=getattr(torch, dtype), device=product.device)
 
     @torch.library.register_fake("amber::sparse_linear_w8a8")
     def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernel):
+        _one_device(x, weight=weight, weight_scale=weight_scale, bias=bias, smooth=smooth, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
     for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "sparse_linear_w8a8"):
@@ -88,12 +109,25 @@ class ForbidBackward(torch.autograd.Function):
     """Runs a reference function so that a backward raises, as it does for the compiled ops."""
 
     @staticmethod
-    def forward(ctx, function, *arguments):
+    def forward(function, *arguments):
         return function(*arguments)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
 
     @staticmethod
     def backward(ctx, *grads):
         raise RuntimeError(NO_BACKWARD)
+
+
+def forbid_tangents(*tensors: torch.Tensor | None) -> None:
+    """Raises RuntimeError in forward-mode differentiation (`torch.func.jvp`): ops would answer with tangents of 0."""
+    if forward_ad._current_level < 0:
+        return
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise RuntimeError(NO_FORWARD_MODE)
 
 
 def environment_info() -> dict[str, object]:

@@ -79,12 +79,16 @@ def quantize_activations(
     checks.check_factors("smooth", smooth, x)
     checks.one_of("rescale", rescale, checks.RESCALES)
     checks.one_of("dtype", dtype, tuple(QUANTIZED_DTYPES))
+    library.forbid_tangents(x, scale, smooth)
     if choose_kernels("quantize_activations", x.device, backend).backend == "reference":
         checks.check_factor_values("scale", scale)
         checks.check_factor_values("smooth", smooth)
         function = reference.quantize_activations
         return library.ForbidBackward.apply(function, x, pattern, smooth, scale, rescale, dtype)
-    return torch.ops.amber.quantize_activations(x, smooth, scale, str(pattern), rescale, dtype)
+    return checks.run(
+        torch.ops.amber.quantize_activations, x, smooth, scale, str(pattern), rescale, dtype,
+        smooth=smooth, scale=scale,
+    )  # fmt: skip
 
 
 def smoothing_factor(

@@ -15,6 +15,9 @@ from amber_ext.ops.pattern import Pattern, extra_windows, fitting_sets
 # The bits of the fp32 quiet NaN: above those of every number and of Inf.
 NAN_KEY = 0x7FC00000
 
+# The bits of the smallest normal fp32 number, 2**-126; subnormal numbers are the multiples of 2**-149 below it.
+SMALLEST_NORMAL_KEY = 0x00800000
+
 QUANTIZED_DTYPES = {"int8": torch.int8, "e4m3": torch.float8_e4m3fn}
 LARGEST = {"int8": 127.0, "e4m3": 448.0}
 
@@ -35,6 +38,8 @@ def nm_mask(x: torch.Tensor, pattern: Pattern, scale: torch.Tensor | None = None
         score = score * scale
     # The bits of a non-negative float are monotone in its value; the position breaks ties.
     key = score.contiguous().view(torch.int32).masked_fill(score.isnan(), NAN_KEY).long()
+    if scale is not None and x.device.type == "cpu":
+        key = torch.where(key < SMALLEST_NORMAL_KEY, _subnormal_key(x, scale), key)
     groups = key.unflatten(-1, (x.shape[-1] // pattern.m, pattern.m))
     position = torch.arange(pattern.m, device=x.device)
     unique_key = groups * pattern.m + (pattern.m - 1 - position)
@@ -42,6 +47,24 @@ def nm_mask(x: torch.Tensor, pattern: Pattern, scale: torch.Tensor | None = None
         return _first_that_fit(unique_key, pattern).flatten(-2)
     kept = unique_key.topk(pattern.n, dim=-1).indices
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, kept, True).flatten(-2)
+
+
+def _subnormal_key(x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The bits of ``|x| * c``, for threads that flush subnormal numbers to 0 (`torch.set_flush_denormal`).
+
+    In fp64, where all of them and their products are normal.
+    """
+
+    def exact(values: torch.Tensor) -> torch.Tensor:
+        bits = values.contiguous().view(torch.int32) & 0x7FFFFFFF
+        subnormal = bits.double() * 2.0**-149
+        return torch.where(bits < SMALLEST_NORMAL_KEY, subnormal, values.double().abs())
+
+    product = exact(x.float()) * exact(scale)
+    # In these units rounding to an integer, ties to even, is what rounding to fp32 is among subnormal numbers.
+    subnormal = (product.clamp(max=2.0**-126) * 2.0**149).round().long()
+    normal = product.float().view(torch.int32).long()
+    return torch.where(product < 2.0**-126, subnormal, normal)
 
 
 def _first_that_fit(key: torch.Tensor, pattern: Pattern) -> torch.Tensor:
@@ -103,8 +126,10 @@ def quantize_rows(rows: torch.Tensor, dtype: str) -> tuple[torch.Tensor, torch.T
 
     Returns:
         values ``[..., K]`` and scales fp32 ``[..., 1]``. A row with NaN or Inf has values 0 and scale
-        NaN, so that all it produces is NaN.
+        NaN, so that all it produces is NaN. Where K is 0, scales are 0.
     """
+    if rows.shape[-1] == 0:  # nothing has no maximum
+        return rows.to(QUANTIZED_DTYPES[dtype]), rows.new_zeros((*rows.shape[:-1], 1))
     absmax = rows.abs().amax(-1, keepdim=True)
     clamped = absmax.clamp_min(SMALLEST_ABSMAX)
     # A tensor: torch divides by a Python number by multiplying with its reciprocal, which rounds twice.

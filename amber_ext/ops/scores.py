@@ -18,6 +18,9 @@ LOW_QUANTILE, HIGH_QUANTILE = 0.005, 0.995
 # A channel whose column is constant (norm 0) does not matter to the output, but c must be > 0.
 DEAD_CHANNEL_SCALE = 2.0**-24
 
+# Between these the largest entry of a weight may be squared in fp32.
+SMALLEST_SQUARED, LARGEST_SQUARED = 2.0**-40, 2.0**60
+
 _CHUNK_ELEMENTS = 1 << 20  # bounds the working set: at most eight int64 copies, 64 MiB
 
 
@@ -69,7 +72,8 @@ def channel_scale(weight: torch.Tensor, score: str) -> torch.Tensor:
     live = norm > 0
     if not live.any():
         return torch.ones(weight.shape[1], device=weight.device)
-    scale = norm / norm[live].min()
+    # Columns more than 2**128 times longer than the shortest are equally long.
+    scale = (norm / norm[live].min()).clamp(max=torch.finfo(torch.float32).max)
     return torch.where(live, scale, DEAD_CHANNEL_SCALE).float()
 
 
@@ -87,8 +91,11 @@ def selection_scale(weight: torch.Tensor, score: str) -> torch.Tensor | None:
 def centred_column_norms(weight: torch.Tensor, centre: float) -> torch.Tensor:
     """``‖W_:j − centre‖₂``, fp64 ``[K]``."""
     squares = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
+    largest = max(float(rows.abs().amax()) for rows in _row_chunks(weight))
+    # Elsewhere squares in fp32 overflow or vanish. Within, fp32 stays, as scores must not change.
+    dtype = torch.float32 if SMALLEST_SQUARED <= largest <= LARGEST_SQUARED else torch.float64
     for rows in _row_chunks(weight):
-        squares += (rows.float() - centre).square().sum(0, dtype=torch.float64)
+        squares += (rows.to(dtype) - centre).square().sum(0, dtype=torch.float64)
     return squares.sqrt()
 
 

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from amber_ext import AmberLinear, Pattern, QuantizedLinear, explain
 from amber_ext.ops import library, measurements, sparse_gemms
+from amber_ext.ops.derived import mark
 from amber_ext.ops.measurements import Measurement
 from amber_ext.ops.pattern import EXTRA_WINDOWS, widened_features
 from amber_ext.ops.sparse_gemms import Problem, SparseGemm, refusal
@@ -94,6 +95,8 @@ def make_layer(x_dtype, weight_dtype, pattern, rescale, n, k, backend, copies):
     layer._parameters.pop("weight", None), layer._buffers.pop("weight", None)
     layer.weight = weight if columns in (None, k) else weight.narrow(1, 0, k)
     layer.wide_weight = None if columns in (None, k) else weight
+    if layer.wide_weight is not None:
+        mark(layer.wide_weight, layer.weight)  # a fake tensor has no values to make copies of
     return layer
 
 

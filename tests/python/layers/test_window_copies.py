@@ -166,3 +166,46 @@ def test_saved_quantised_models_hold_plain_weights(copies_wanted, tiny_model_fol
     copies_wanted[0] = False
     plain = load_model(str(tiny_model_folder))
     assert report.bytes_after == amber_ext.quantize_(plain.model, config).bytes_after + copies
+
+
+def edit_in_place(layer):
+    with torch.no_grad():
+        layer.weight.neg_()
+
+
+def assign(layer):
+    layer.weight = torch.nn.Parameter(torch.randn_like(layer.weight).contiguous())
+
+
+def assign_data(layer):
+    layer.weight.data = torch.randn_like(layer.weight).contiguous()
+
+
+@pytest.mark.parametrize("change", [edit_in_place, assign, assign_data])
+@pytest.mark.parametrize("compiles", [False, True])
+@pytest.mark.parametrize("score", ["magnitude", "wanda"])
+def test_copies_follow_a_weight_that_changes(copies_wanted, change, compiles, score):
+    layer, x = AmberLinear.from_linear(torch.nn.Linear(96, 8), "8:16", score), torch.randn(5, 96)
+    torch._dynamo.reset()
+    call = torch.compile(layer, backend="aot_eager", fullgraph=True) if compiles else layer
+    memory = layer.wide_weight.data_ptr()
+    with torch.no_grad():
+        call(x)
+        change(layer)
+        fresh = torch.nn.Linear(96, 8)
+        fresh.load_state_dict(layer.state_dict())
+        want = AmberLinear.from_linear(fresh, "8:16", score)
+        assert torch.allclose(call(x), want(x), atol=1e-5)
+    assert torch.equal(layer.wide_weight, want.wide_weight)
+    if change is edit_in_place or compiles:
+        assert layer.wide_weight.data_ptr() == memory  # a CUDA graph reads them there
+
+
+def test_copies_of_8_bit_weights_follow(copies_wanted):
+    layer = QuantizedLinear.from_linear(torch.nn.Linear(96, 8), pattern="8:16")
+    scale = layer.channel_scale.clone()
+    layer.weight.bitwise_not_()
+    with torch.no_grad():
+        layer(torch.randn(5, 96))
+    check_copies(layer, "8:16")
+    assert torch.equal(layer.channel_scale, scale)

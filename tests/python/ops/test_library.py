@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import amber_ext  # registers the operators
+from amber_ext import widen_weight
 
 X = torch.randn(3, 5, 32)
 W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
@@ -21,6 +22,8 @@ W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
         ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
         ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, "4:8", "variance", "masked_dense")),
         ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
+        ("current_scale", lambda d: (W.to(d), None, None, "wanda", "2:4")),
+        ("current_scale", lambda d: (W.to(d), None, widen_weight(W.to(d), "8:16"), None, "8:16")),
     ],
 )
 def test_opcheck(op, arguments, dtype):
@@ -73,3 +76,58 @@ def test_backward_raises(backend):
         assert output.requires_grad
         with pytest.raises(RuntimeError, match="backward through an N:M pruned layer is not supported"):
             output.sum().backward()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_differentiation_says_why_it_does_not_work(backend):
+    x, weight = torch.randn(3, 16), torch.randn(8, 16)
+    values, scales = amber_ext.quantize_weight(weight)
+    functions = (
+        lambda x: amber_ext.nm_prune(x, "2:4", backend=backend),
+        lambda x: amber_ext.linear(x, weight, pattern="2:4", backend=backend),
+        lambda x: amber_ext.quantize_activations(x, "2:4", backend=backend)[1],
+        lambda x: amber_ext.linear_w8a8(x, values, scales, pattern="2:4", backend=backend),
+    )
+    for function in functions:
+        with pytest.raises(RuntimeError, match="forward-mode differentiation .* is not supported"):
+            torch.func.jvp(function, (x,), (torch.ones_like(x),))
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+            with pytest.raises(RuntimeError, match="forward-mode differentiation"):
+                function(dual)
+            function(x)  # no tangent, nothing to refuse
+    with pytest.raises(RuntimeError, match="forward-mode differentiation"):  # of the weight
+        torch.func.jvp(
+            lambda w: amber_ext.linear(x, w, pattern="2:4", backend=backend),
+            (weight,),
+            (torch.ones_like(weight),),
+        )
+
+
+def test_ops_take_no_mixture_with_the_meta_device():
+    """torch would run their fakes, which return memory as it was."""
+    ops, x = torch.ops.amber, torch.randn(3, 16)
+    ones, product = torch.ones, torch.ones(3, 8, dtype=torch.int32)
+    calls = (
+        (ops.nm_mask, {"x": x, "scale": ones(16)}, ("2:4",)),
+        (ops.nm_prune, {"x": x, "scale": ones(16)}, ("2:4", "none")),
+        (
+            ops.linear,
+            {"x": x, "weight": ones(8, 16), "bias": ones(8), "scale": ones(16)},
+            ("2:4", "none", "masked_dense"),
+        ),
+        (ops.quantize_activations, {"x": x, "smooth": ones(16), "scale": ones(16)}, ("2:4", "none", "int8")),
+        (
+            ops.dequantize,
+            {"product": product, "token_scale": ones(3), "weight_scale": ones(8), "bias": ones(8)},
+            ("float32",),
+        ),
+    )
+    for op, tensors, rest in calls:
+        op(*tensors.values(), *rest)
+        for name in tensors:
+            mixed = {key: value.to("meta") if key == name else value for key, value in tensors.items()}
+            with pytest.raises(RuntimeError, match="it is on (meta|cpu) but must be on (meta|cpu)"):
+                op(*mixed.values(), *rest)
+        everything = op(*(value.to("meta") for value in tensors.values()), *rest)
+        assert all(y.is_meta for y in (everything if isinstance(everything, tuple) else (everything,)))

@@ -115,3 +115,18 @@ def test_opcheck():
 def test_the_op_checks_for_itself(arguments, message):
     with pytest.raises(RuntimeError, match=message):
         torch.ops.amber.quantize_activations(torch.ones(1, 64), None, None, *arguments)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "e4m3"])
+@pytest.mark.parametrize("pattern", ["1:1", "2:4"])
+def test_tokens_without_channels(pattern, dtype):
+    for shape in ((3, 0), (0, 0), (2, 3, 0), (0, 8)):
+        found = [
+            quantize_activations(
+                torch.empty(shape), pattern, rescale="variance", dtype=dtype, backend=backend
+            )
+            for backend in ("cpu", "reference")
+        ]
+        for (values, scales), (same_values, same_scales) in (found, found[::-1]):
+            assert values.shape == shape and values.dtype == same_values.dtype
+            assert torch.equal(scales, torch.zeros(shape[:-1])) and torch.equal(scales, same_scales)

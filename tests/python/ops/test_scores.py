@@ -84,3 +84,21 @@ def test_dead_channels_stay_usable():
 def test_bad_input(weight, score, error, message):
     with pytest.raises(error, match=message):
         channel_scale(weight, score)
+
+
+@pytest.mark.parametrize("score", ["wanda", "robust_norm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("exponent", [-100, -70, 63, 100, 125])
+def test_weights_whose_squares_leave_fp32(score, dtype, exponent):
+    """c does not hang on the size of W: a power of two times W has the same."""
+    torch.manual_seed(0)
+    weight = torch.randn(16, 64).clamp(-3, 3).to(dtype)
+    scale = channel_scale(weight * 2.0**exponent, score)
+    assert torch.allclose(scale, channel_scale(weight, score), rtol=1e-6)
+
+
+def test_columns_of_very_different_lengths_have_finite_scales():
+    weight = torch.ones(8, 4)
+    weight[:, 0], weight[:, 1] = 3e38, 1e-30
+    scale = channel_scale(weight, "wanda")
+    assert scale.isfinite().all() and scale[0] > scale[2] > scale[1] == 1

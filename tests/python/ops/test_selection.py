@@ -180,3 +180,57 @@ def test_host_core_compresses_what_nm_prune_keeps():
         _introspect.compress_2_4(x.view(torch.uint16).numpy(), mask.numpy(), "sm70")
     with pytest.raises(ValueError, match="exactly 2 of every 4"):
         _introspect.compress_2_4(x.view(torch.uint16).numpy(), np.ones((70, 256), np.uint8), "sm80")
+
+
+# ---- random cases; AMBER_FUZZ_CASES=1000000 AMBER_FUZZ_SEED=1 pytest -k random_cases for a long run
+
+FUZZ_CASES, FUZZ_SEED = (
+    int(os.environ.get("AMBER_FUZZ_CASES", 2000)),
+    int(os.environ.get("AMBER_FUZZ_SEED", 0)),
+)
+
+
+def random_case(index):
+    """x, pattern, scale, and whether the thread flushes subnormal numbers; each number gives one case."""
+    rng = np.random.default_rng([FUZZ_SEED, index])
+    m = int(rng.choice([2, 4, 8, 16, 32, rng.integers(1, 33)]))
+    pattern = f"{rng.integers(1, m + 1)}:{m}"
+    if rng.random() < 0.2:
+        m, pattern = 16, str(rng.choice(["10:16w", "12:16w"]))
+    dtype = DTYPES[rng.integers(3)]
+    shape = (int(rng.integers(0, 5)), m * int(rng.integers(0, 9)))
+    kind = rng.integers(4)
+    if kind == 0:  # any bits: NaN of every payload, Inf, subnormal numbers
+        bits = torch.from_numpy(rng.integers(-(2**31), 2**31, shape))
+        x = bits.to(torch.int32 if dtype == torch.float32 else torch.int16).view(dtype)
+    elif kind == 1:  # many ties
+        x = torch.from_numpy(rng.integers(-3, 4, shape).astype(np.float32)).to(dtype)
+    else:  # numbers of one size, subnormal ones too
+        size = 10.0 ** (rng.integers(-45, 4) if kind == 2 else 0)
+        x = torch.from_numpy(rng.standard_normal(shape) * size).to(dtype)
+    scale = None
+    if rng.random() < 0.7:
+        size = 10.0 ** rng.integers(-40, 38) if rng.random() < 0.3 else 1.0
+        scale = torch.from_numpy((rng.random(shape[1]) + 0.1) * size).float()
+    return x, pattern, scale, rng.random() < 0.125
+
+
+def check_case(index):
+    x, pattern, scale, flushes = random_case(index)
+    torch.set_flush_denormal(flushes)
+    try:
+        mask = amber_ext.nm_mask(x, pattern, scale, backend="cpu")
+        want = reference.nm_mask(x, Pattern(pattern), scale)
+        pruned = amber_ext.nm_prune(x, pattern, scale, backend="cpu")
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(mask, want), index
+    if index % 8 == 0:  # the third one takes longest
+        assert torch.equal(mask, sorted_mask(x, Pattern(pattern), scale)), index
+    bits = torch.int32 if x.dtype == torch.float32 else torch.int16
+    assert torch.equal(pruned.view(bits), x.view(bits).masked_fill(~mask, 0)), index
+
+
+def test_random_cases():
+    for index in range(FUZZ_CASES):
+        check_case(index)

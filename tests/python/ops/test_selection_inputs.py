@@ -120,3 +120,57 @@ def test_an_explicit_backend_never_falls_back():
     with pytest.raises(RuntimeError, match="backend: 'cpu' cannot run here: x is on meta"):
         amber_ext.nm_mask(torch.ones(4, device="meta"), "2:4", backend="cpu")
     assert amber_ext.nm_mask(torch.ones(4, device="meta"), "2:4").is_meta
+
+
+@pytest.fixture
+def flushes():
+    """A thread that takes subnormal numbers for 0."""
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU does not flush subnormal numbers")
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("text", ["2:4", "3:5", "8:16", "10:16w"])
+def test_subnormal_numbers_count_where_the_thread_flushes_them(flushes, text, backend):
+    numbers = torch.arange(1, 81, dtype=torch.int32)
+    want = reference.nm_mask(numbers.float(), Pattern(text))
+    units = torch.ones(80, dtype=torch.int32).view(torch.float32)  # 2**-149
+    for x, scale in (
+        (numbers.view(torch.float32), None),
+        (numbers.to(torch.int16).view(torch.bfloat16), None),
+        (numbers * 2.0**-120, torch.full((80,), 2.0**-25)),  # subnormal scores of numbers that are not
+        (numbers.float(), units),
+    ):
+        assert torch.equal(amber_ext.nm_mask(x, text, scale, backend=backend), want)
+        bits = torch.int32 if x.dtype == torch.float32 else torch.int16
+        pruned = amber_ext.nm_prune(x, text, scale, backend=backend)
+        assert torch.equal(pruned.view(bits), x.view(bits) * want)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference", "auto"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bad_factor_is_one_error_under_every_backend(value, backend):
+    x, bad = torch.ones(2, 8), torch.ones(8)
+    bad[3] = value
+    weight = torch.ones(4, 8)
+    values, scales = amber_ext.quantize_weight(weight)
+    calls = {
+        "scale": (
+            lambda: amber_ext.nm_mask(x, "2:4", bad, backend=backend),
+            lambda: amber_ext.nm_prune(x, "2:4", bad, backend=backend),
+            lambda: amber_ext.linear(x, weight, pattern="2:4", scale=bad, backend=backend),
+            lambda: amber_ext.quantize_activations(x, "2:4", scale=bad, backend=backend),
+            lambda: amber_ext.linear_w8a8(x, values, scales, pattern="2:4", scale=bad, backend=backend),
+        ),
+        "smooth": (
+            lambda: amber_ext.quantize_activations(x, "2:4", smooth=bad, backend=backend),
+            lambda: amber_ext.linear_w8a8(x, values, scales, smooth=bad, backend=backend),
+        ),
+    }
+    for name, function in ((name, function) for name, functions in calls.items() for function in functions):
+        with pytest.raises(
+            ValueError, match=f"^{name}: element 3 is {value:g}; every element must be finite"
+        ):
+            function()

@@ -1,9 +1,8 @@
 #include "amber/cpu/prune/prune.h"
 
-#include <cmath>
-
 #include "amber/cpu/prune/prune_isa.h"
 #include "amber/cpu/prune/prune_row.h"
+#include "amber/cpu/subnormals.h"
 #include "amber/rescale.h"
 
 namespace amber::cpu {
@@ -53,12 +52,15 @@ Status validate(const PruneArgs& args) {
 
 int64_t first_invalid_scale(const float* scale, int64_t cols) {
   for (int64_t k = 0; k < cols; ++k) {
-    if (!(scale[k] > 0.0f) || !std::isfinite(scale[k])) return k;
+    // By its bits: a subnormal scale is > 0, also where the thread takes it for 0.
+    const uint32_t bits = float_bits(scale[k]);
+    if (bits == 0 || bits >= kInfKey) return k;
   }
   return -1;
 }
 
 void prune_rows_with([[maybe_unused]] Isa isa, const PruneArgs& args, int64_t row_begin, int64_t row_end) {
+  const KeepSubnormals keep_subnormals;
 #if defined(AMBER_X86)
   if (isa == Isa::kAvx512 && prune_rows_avx512(args, row_begin, row_end)) return;
   if (isa == Isa::kAvx2 && prune_rows_avx2(args, row_begin, row_end)) return;

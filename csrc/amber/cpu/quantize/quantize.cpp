@@ -5,6 +5,7 @@
 
 #include "amber/cpu/prune/prune_row.h"
 #include "amber/cpu/quantize/quantize_isa.h"
+#include "amber/cpu/subnormals.h"
 #include "amber/rescale.h"
 
 namespace amber::cpu {
@@ -80,6 +81,7 @@ Status validate(const QuantizeArgs& args) {
 }
 
 void quantize_rows_with(Isa isa, const QuantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  const KeepSubnormals keep_subnormals;
   const QuantizeSteps& steps = steps_of(isa);
   const int64_t row_bytes = args.cols * element_bytes(args.dtype);
   const bool sparse = args.pattern.n < args.pattern.m;
