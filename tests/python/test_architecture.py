@@ -21,7 +21,7 @@ ROOMS = {
     "families": set(),
     "perplexity": {"progress"},
     "ops": {"_introspect"},  # compiled: it imports nothing
-    "config": {"ops", "families"},
+    "config": {"ops", "families", "phase"},
     "layers": {"ops", "config", "phase", "families"},
     "methods": {"layers", "ops", "config", "phase", "progress", "families"},
     "models": {"methods", "layers", "config", "phase", "versions", "ops"},
