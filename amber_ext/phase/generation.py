@@ -60,7 +60,8 @@ class Generation:
 
     def on_token(self, input_ids: torch.Tensor, scores: object, **options: object) -> torch.Tensor:
         """A stopping criterion that never stops: input_ids ``[B, T]`` to bool ``[B]``."""
-        self.sampled = True
+        # Some versions of transformers ask about drafts, before the model has seen the prompt.
+        self.sampled = self.called
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 

@@ -21,7 +21,7 @@ _CACHING = ("use_cache", "use_mems")
 _ATTRIBUTE = "_amber_phase"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Installation:
     """What `install_phase_hooks` did to one model.
 
