@@ -19,9 +19,17 @@ def is_empty(cache: object) -> bool:
         return not cache  # XLM
     if not hasattr(cache, "get_seq_length"):
         return int(cache.seqlen_offset) == 0  # xLSTM
-    if all(getattr(cache, "is_linear", ())) and getattr(cache, "layers", ()):
-        return not cache.has_previous_state()  # Mamba: layers without a length
-    return int(cache.get_seq_length()) == 0
+    layers = getattr(cache, "layers", ())
+    if not (layers and all(cache.is_linear)) and int(cache.get_seq_length()) > 0:
+        return False
+    # A layer of linear attention (Mamba) has a state instead of a length.
+    return not any(
+        any(getattr(layer, "has_previous_state", {}).values()) or _length(layer) for layer in layers
+    )
+
+
+def _length(layer: object) -> int:
+    return int(layer.get_seq_length()) if hasattr(layer, "get_seq_length") else 0
 
 
 def phase_of_call(cache: object | None, query_length: int, cached_prompts: str) -> str:

@@ -15,6 +15,7 @@ from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.sites import find_linears
 
 YES = "yes"
+DENSE_FAILS = "the dense model does not come back either"
 
 
 def first_line(error):
@@ -79,14 +80,14 @@ def outcome(architecture):
     """Of one entry of the table."""
     model = architecture.build()
     result = {"class": type(model).__name__, "kind": architecture.kind}
-    names = targets(model)
+    names, stored = targets(model), save_and_load(model, architecture)
     pruned, quantized = copy.deepcopy(model), copy.deepcopy(model)
     try:
         report = sparsify_(pruned, AmberConfig(targets=names))
         result["sparsify"] = YES
         result["pruned"] = f"{sum(row.sparse for row in report.rows)} of {len(report.rows)}"
         result["phases"] = ways_of(pruned, architecture, model)
-        result["save and load"] = save_and_load(pruned, architecture)
+        result["save and load"] = save_and_load(pruned, architecture) if stored == YES else DENSE_FAILS
     except ValueError as error:
         result["sparsify"] = first_line(error)
     for direction in ("smoothquant", "none"):
@@ -97,7 +98,15 @@ def outcome(architecture):
             result.setdefault("quantize", first_line(error))
             continue
         result["quantize"] = YES if direction == "smoothquant" else "without smoothing: " + result["quantize"]
-        result["quantized phases"] = re.sub(r"D\d+( D\d+)*$", "D", run(quantized, "greedy", architecture)[1])
-        result["save and load quantized"] = save_and_load(quantized, architecture)
+        try:
+            result["quantized phases"] = re.sub(
+                r"D\d+( D\d+)*$", "D", run(quantized, "greedy", architecture)[1]
+            )
+        except RuntimeError as error:
+            result["quantized phases"] = first_line(error)
+            break
+        result["save and load quantized"] = (
+            save_and_load(quantized, architecture) if stored == YES else DENSE_FAILS
+        )
         break
     return result

@@ -1,4 +1,4 @@
-"""Small models of many architectures, of random weights, and what differs from what is expected of all."""
+"""Small models of many architectures, of random weights."""
 
 from __future__ import annotations
 
@@ -39,20 +39,18 @@ class Architecture:
         name: transformers' ``model_type``.
         kind: decoder, MoE, SSM or hybrid, encoder-decoder, speech, multimodal.
         fields: of the configuration, beside `SIZES`.
-        without: ways (`ways.WAYS`) that transformers does not run for it, with nothing pruned.
-        differs: columns of its outcome (`outcomes.outcome`) that are not ``"yes"``.
         cached: False for a model that runs without a cache: each call starts from the first token.
         prompt: tokens of the prompt in the decoder; by default those that are given, or an encoder-decoder's start.
+        called: the module inside that ``generate`` calls, where it is not the model itself.
         image: whether the prompt has an image, of 4 tokens.
     """
 
     name: str
     kind: str = "decoder"
     fields: Mapping[str, object] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
-    differs: Mapping[str, str] = field(default_factory=dict)
     cached: bool = True
     prompt: int | None = None
+    called: str = ""
     image: bool = False
 
     @property
@@ -64,17 +62,27 @@ class Architecture:
 
         kind = type(transformers.AutoConfig.for_model(self.name))
         known = kind()
-        sizes = {k: v for k, v in SIZES.items() if hasattr(known, k) and not isinstance(getattr(kind, k, None), property)}
+        sizes = {
+            k: v
+            for k, v in SIZES.items()
+            if hasattr(known, k) and not isinstance(getattr(kind, k, None), property)
+        }
         config = kind(**sizes | self.fields)
         if hasattr(config, "is_decoder"):
             config.is_decoder = not self.is_encoder_decoder
         torch.manual_seed(0)
-        return getattr(transformers, MODEL_OF_KIND.get(self.kind, "AutoModelForCausalLM")).from_config(config).eval()
+        return (
+            getattr(transformers, MODEL_OF_KIND.get(self.kind, "AutoModelForCausalLM"))
+            .from_config(config)
+            .eval()
+        )
 
     def inputs(self):
         """Of ``generate``."""
         if self.kind == "speech":
-            return {"input_features": AUDIO.view(1, 8, 16) if self.name == "whisper" else AUDIO.view(1, 16, 8)}
+            return {
+                "input_features": AUDIO.view(1, 8, 16) if self.name == "whisper" else AUDIO.view(1, 16, 8)
+            }
         if not self.image:
             return {"input_ids": PROMPT}
         image = {"pixel_values": torch.linspace(-1, 1, 192).view(1, 3, 8, 8)}
@@ -108,24 +116,50 @@ LATENT = {
     "v_head_dim": 16,
 }  # fmt: skip
 MROPE = {**TEXT, "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3]}}
-QWEN_VISION = {"depth": 2, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64, "patch_size": 4}
+QWEN_VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "out_hidden_size": 64,
+    "patch_size": 4,
+}
 
 DECODERS = [
     *several("apertus arcee bart bert bert-generation big_bird bigbird_pegasus biogpt bitnet blenderbot"),
-    *several("blenderbot-small bloom codegen cohere cohere2 ctrl diffllama electra ernie4_5 exaone4 falcon gemma gemma2"),
-    *several("gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neox gptj granite helium llama marian mbart megatron-bert"),
-    *several("mistral modernbert-decoder mvp nemotron olmo olmo2 opt pegasus persimmon phi phi3 plbart qwen2 qwen3"),
+    *several(
+        "blenderbot-small bloom codegen cohere cohere2 ctrl diffllama electra ernie4_5 exaone4 falcon gemma gemma2"
+    ),
+    *several(
+        "gemma3_text glm glm4 gpt2 gpt_bigcode gpt_neox gptj granite helium llama marian mbart megatron-bert"
+    ),
+    *several(
+        "mistral modernbert-decoder mvp nemotron olmo olmo2 opt pegasus persimmon phi phi3 plbart qwen2 qwen3"
+    ),
     *several("rembert roberta roformer seed_oss smollm3 stablelm starcoder2 trocr whisper xglm xlnet"),
     Architecture("gpt_neo", fields={"attention_types": [[["global", "local"], 1]]}),
     Architecture("mpt", cached=False),
     Architecture("prophetnet", fields={"num_decoder_layers": 2, "num_encoder_layers": 2}),
-    Architecture("reformer", fields={"axial_pos_embds": False, "attn_layers": ["local", "lsh"], "num_buckets": 2,
-                                     "attention_head_size": 16, "feed_forward_size": 64}),  # fmt: skip
-    Architecture("xlm", cached=False, prompt=11),  # it puts a mask behind the prompt
+    Architecture(
+        "reformer",
+        fields={
+            "axial_pos_embds": False,
+            "attn_layers": ["local", "lsh"],
+            "num_buckets": 2,
+            "attention_head_size": 16,
+            "feed_forward_size": 64,
+        },
+    ),  # fmt: skip
+    Architecture(
+        "xlm", cached=False, prompt=11
+    ),  # a mask behind the prompt; it cuts off itself what it has seen
 ]
 
 MIXTURES = [
-    *several("afmoe aria_text ernie4_5_moe glm4_moe gpt_oss granitemoe jetmoe llama4_text mixtral olmoe phimoe", "MoE"),
+    *several(
+        "afmoe aria_text ernie4_5_moe glm4_moe gpt_oss granitemoe jetmoe llama4_text mixtral olmoe phimoe",
+        "MoE",
+    ),
     *several("qwen2_moe qwen3_moe", "MoE"),
     *several("deepseek_v2 deepseek_v3", "MoE", LATENT),
 ]
@@ -169,7 +203,8 @@ ENCODER_DECODERS = [
 
 MULTIMODAL = [
     *[
-        Architecture(name, "multimodal", {"text_config": text, "vision_config": vision, **fields}, image=bool(fields))
+        Architecture(name, "multimodal", {"text_config": text, "vision_config": vision, **fields}, image=bool(fields),
+                     called="language_model" if name == "blip-2" else "")
         for name, text, vision, fields in (
             ("aya_vision", {"model_type": "cohere2", **TEXT}, {"model_type": "siglip_vision_model", **VISION}, {}),
             ("gemma3", TEXT, VISION, {"mm_tokens_per_image": 4, "image_token_index": IMAGE_TOKEN}),

@@ -16,6 +16,9 @@ PROMPT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
 TOKENS = ("decoder_input_ids", "decoder_inputs_embeds", "input_ids", "inputs_embeds")
 
 
+ENCODER = "the encoder's "
+
+
 class Recorder:
     """Counts the rows of every pruned layer, call by call of the model, from what the layers compute.
 
@@ -24,13 +27,17 @@ class Recorder:
             sequence (0 outside), sequences, and layer to its rows, sparse and dense.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, called):
         self.calls, self.inside, self.layer, self.handles = [], False, None, []
-        self.handles.append(model.register_forward_pre_hook(self.begin, with_kwargs=True))
-        self.handles.append(model.register_forward_hook(self.end, always_call=True))
+        self.handles.append(called.register_forward_pre_hook(self.begin, with_kwargs=True))
+        self.handles.append(called.register_forward_hook(self.end, always_call=True))
+        encoder = model.get_encoder() if model.config.is_encoder_decoder else torch.nn.Module()
+        encoding = {id(layer) for layer in encoder.modules()}
         for name, layer in model.named_modules():
-            if isinstance(layer, AmberLinear | QuantizedLinear):
-                self.handles.append(layer.register_forward_pre_hook(lambda *_, name=name: self.enter(name)))
+            if isinstance(layer, AmberLinear | QuantizedLinear) and layer.pattern.n < layer.pattern.m:
+                name = f"{ENCODER}{name}" if id(layer) in encoding else name
+                self.handles.append(layer.register_forward_pre_hook(self.enter(name)))
+                self.handles.append(layer.register_forward_hook(self.leave))
 
     def begin(self, module, args, kwargs):
         tokens = next((kwargs[name] for name in TOKENS if kwargs.get(name) is not None), None)
@@ -42,9 +49,17 @@ class Recorder:
         self.inside = False
 
     def enter(self, name):
-        self.layer = name
+        def hook(*_):
+            self.layer = name
+
+        return hook
+
+    def leave(self, *_):
+        self.layer = None
 
     def count(self, kind, x):
+        if self.layer is None:
+            return  # an 8-bit layer that is not pruned
         if not self.inside and not (self.calls and self.calls[-1][0] == 0):
             self.calls.append((0, 0, {}))
         rows = self.calls[-1][2].setdefault(self.layer, {"sparse": 0, "dense": 0})
@@ -52,7 +67,11 @@ class Recorder:
 
     @contextlib.contextmanager
     def __call__(self):
-        sparse, dense, w8a8 = pruned_linear.functional.linear, torch.nn.functional.linear, quantized_linear.linear_w8a8
+        sparse, dense, w8a8 = (
+            pruned_linear.functional.linear,
+            torch.nn.functional.linear,
+            quantized_linear.linear_w8a8,
+        )
 
         def counted(kind, function):
             def run(x, *args, **kwargs):
@@ -90,6 +109,8 @@ def expected(calls, prompt, held, cached):
         (prompt tokens, sampled tokens) of each call.
     """
     found, seen = [], held
+    if calls and calls[0][0] == prompt:
+        seen = 0  # transformers gave the model the whole prompt again
     for length, _, _ in calls:
         begin = seen if cached else 0
         of_prompt = max(0, min(prompt - begin, length))
@@ -101,36 +122,38 @@ def expected(calls, prompt, held, cached):
 def phases(calls, prompt, held=0, cached=True):
     """Every call, as ``P`` (prefill), ``D`` (decode) or ``M`` (both) and its tokens; wrong ones with what is wrong.
 
-    In a call with both, a layer whose rows are not the call's tokens (an expert's) may run dense.
+    ``E`` is an encoder alone. An encoder is prefill whatever the call. In a call with both, a layer whose rows are not the
+    call's tokens (an expert's) may run dense; "(dense)" when all do.
     """
     texts = []
     calls = [call for call in calls if call[2]]
     wanted = iter(expected([call for call in calls if call[0]], prompt, held, cached))
     for length, batch, layers in calls:
-        if length == 0:
-            wrong = [name for name, rows in layers.items() if rows["dense"]]
-            texts.append("E" + _wrong(wrong, "dense"))
-            continue
-        of_prompt, sampled = next(wanted)
-        if not sampled:
-            texts.append(f"P{length}" + _wrong([n for n, rows in layers.items() if rows["dense"]], "dense"))
-        elif not of_prompt:
-            texts.append(f"D{length}" + _wrong([n for n, rows in layers.items() if rows["sparse"]], "sparse"))
+        of_prompt, sampled = next(wanted) if length else (0, 0)
+        encoders = {name: rows for name, rows in layers.items() if not length or name.startswith(ENCODER)}
+        wrong = [name for name, rows in encoders.items() if rows["dense"]]
+        decoders = {name: rows for name, rows in layers.items() if name not in encoders}
+        kind = "".join(name for name, count in zip("PD", (of_prompt, sampled), strict=True) if count) or "E"
+        text = {"E": "E", "PD": f"M{of_prompt}+{sampled}"}.get(kind, f"{kind}{length}")
+        if kind == "PD":
+            least = {"sparse": of_prompt * batch, "dense": sampled * batch}
+            split = {
+                n
+                for n, rows in decoders.items()
+                if rows["sparse"] == least["sparse"] and rows["dense"] >= least["dense"]
+            }
+            wrong += [n for n, rows in decoders.items() if rows["sparse"] and n not in split]
+            text += "" if any(rows["sparse"] for rows in decoders.values()) else "(dense)"
         else:
-            split = {"sparse": of_prompt * batch, "dense": sampled * batch}
-            wrong = [n for n, rows in layers.items() if rows != split and rows["sparse"]]
-            if all(rows != split for rows in layers.values()):
-                wrong = list(layers)
-            texts.append(f"M{of_prompt}+{sampled}" + _wrong(wrong, "not split"))
+            never = "dense" if kind == "P" else "sparse"
+            wrong += [name for name, rows in decoders.items() if rows[never]]
+        texts.append(text + (f"[wrong: {', '.join(wrong[:2])}]" if wrong else ""))
     return " ".join(texts)
 
 
-def _wrong(names, how):
-    return f"[{how}: {', '.join(names[:2])}]" if names else ""
-
-
 def cache_of(output):
-    return next((output[name] for name in ("cache", "past_key_values", "cache_params") if output.get(name)), None)
+    found = (output.get(name) for name in ("cache", "past_key_values", "cache_params"))
+    return next((cache for cache in found if cache is not None), None)
 
 
 GENERATE = {"do_sample": False, "max_new_tokens": 4, "min_new_tokens": 4}
@@ -150,7 +173,7 @@ def run(model, way, architecture):
     Returns:
         the tokens or logits, and the text of `phases`.
     """
-    recorder = Recorder(model)
+    recorder = Recorder(model, model.get_submodule(architecture.called))
     inputs, prompt, held = architecture.inputs(), architecture.prompt_length, 0
     decoder_ids = "decoder_input_ids" if architecture.is_encoder_decoder else "input_ids"
     encoded = inputs if architecture.is_encoder_decoder else {}
@@ -160,15 +183,20 @@ def run(model, way, architecture):
         elif way == "second turn":
             first = model.generate(**inputs, **GENERATE, return_dict_in_generate=True)
             recorder.calls.clear()
-            held = first.sequences.shape[1] - 1  # the last token is sampled, and has not been through the model
+            held = (
+                first.sequences.shape[1] - 1
+            )  # the last token is sampled, and has not been through the model
             turn = torch.cat([first.sequences, PROMPT[:, :5]], -1)
             prompt = turn.shape[1]
-            output = model.generate(**encoded, **{decoder_ids: turn}, past_key_values=cache_of(first), **GENERATE)
+            output = model.generate(
+                **encoded, **{decoder_ids: turn}, past_key_values=cache_of(first), **GENERATE
+            )
         else:
             prompt, cache = 7, None
             for ids in PROMPT[:, :8].split([4, 3, 1], -1):
                 options = {"past_key_values": cache} if cache is not None else {}
                 output = model(**encoded, **{decoder_ids: ids}, use_cache=True, **options)
-                cache = cache_of(output)
+                if (cache := cache_of(output)) is None:
+                    raise LookupError("the model gives no cache back")
             output = output.logits
-    return output, phases(recorder.calls, prompt, held, architecture.cached)
+    return output, phases(recorder.calls, prompt, held, architecture.cached or way == "bare calls")
