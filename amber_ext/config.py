@@ -17,6 +17,7 @@ from amber_ext.ops.pattern import Pattern
 from amber_ext.ops.quantization import DIRECTIONS
 from amber_ext.ops.reference import QUANTIZED_DTYPES
 from amber_ext.ops.scores import SCORES
+from amber_ext.phase import CACHED_PROMPTS
 
 DEFAULT_TARGETS = ("q_proj", "gate_proj", "down_proj")
 
@@ -36,6 +37,8 @@ class AmberConfig:
         layer_patterns: projection name to pattern to the decoder layers that have this pattern instead of
             ``pattern``: ``{"q_proj": {"8:16": [0, 1]}}``.
         backend: passed to `linear`.
+        cached_prompts: what several tokens are that a model gets behind a cache that holds some, outside ``generate()``:
+            ``"sparse"``, the rest of a prompt, or ``"dense"``, sampled tokens (`amber_ext.phase`).
 
     Raises:
         ValueError: a field is not allowed.
@@ -48,6 +51,7 @@ class AmberConfig:
     skip_layers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     layer_patterns: Mapping[str, Mapping[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     backend: str = "auto"
+    cached_prompts: str = "sparse"
 
     # Whether no targets at all make sense.
     may_be_empty: ClassVar[bool] = False
@@ -58,6 +62,7 @@ class AmberConfig:
         one_of("score", self.score, tuple(SCORES))
         one_of("rescale", self.rescale, RESCALES)
         one_of("backend", self.backend, BACKENDS)
+        one_of("cached_prompts", self.cached_prompts, CACHED_PROMPTS)
         targets = listed(self.targets, str)
         if targets is None or not (targets or self.may_be_empty):
             raise ValueError(

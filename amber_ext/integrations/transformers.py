@@ -165,7 +165,7 @@ class AmberHfQuantizer(HfQuantizer):
                 raise ValueError(f"layer '{name}': {error}") from None
         # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
         check_saved(model, self.quantization_config.layers, self.quantization_config.checksums)
-        install_phase_hooks(model)
+        install_phase_hooks(model, self.quantization_config.config.cached_prompts)
         remember_config(model, self.quantization_config.config)
         if self.report is not None:
             self.report = dataclasses.replace(self.report, bytes_after=linears_bytes(model))

@@ -76,7 +76,7 @@ def quantize_(
             if not site.is_fused:
                 bytes_before += layer_bytes(dense)
                 bytes_after += layer_bytes(new)
-        install_phase_hooks(model)
+        install_phase_hooks(model, config.cached_prompts)
     except BaseException:
         discard(replacements.values())
         raise

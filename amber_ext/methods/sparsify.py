@@ -57,7 +57,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
             if not is_fused_experts(dense):
                 bytes_before += layer_bytes(dense)
                 bytes_after += layer_bytes(new)
-        install_phase_hooks(model)
+        install_phase_hooks(model, config.cached_prompts)
     except BaseException:
         discard(replacements.values())
         raise

@@ -23,7 +23,7 @@ ROOMS = {
     "folders": {"files"},
     "perplexity": {"progress"},
     "ops": {"_introspect"},  # compiled: it imports nothing
-    "config": {"ops", "families", "files"},
+    "config": {"ops", "families", "files", "phase"},
     "layers": {"ops", "config", "phase", "families"},
     "methods": {"layers", "ops", "config", "phase", "progress", "families"},
     "models": {"methods", "layers", "config", "phase", "versions", "ops", "folders"},
