@@ -175,7 +175,7 @@ def test_looking_for_direct_reads_leaves_no_hook(tiny_llama, snapshot):
 def test_a_past_that_is_no_cache():
     model = tiny("rwkv", context_length=64)
     with pytest.raises(
-        ValueError, match="RwkvModel caches, but its forward takes no cache or past_key_values"
+        ValueError, match="RwkvForCausalLM caches, but its forward takes no cache or past_key_values"
     ) as e:
         sparsify_(model, AmberConfig(targets=("key",)))
     assert "\n" not in str(e.value) and "transformers version" not in str(e.value)
