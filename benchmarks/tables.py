@@ -263,21 +263,23 @@ def architectures() -> str:
     data = load("architectures")
     groups: dict[tuple[str, ...], list[str]] = {}
     for row in data["rows"]:
-        short = {True: "yes", False: "no"}
         saved = [
-            short[row[key] == "yes"] for key in ("save and load", "save and load quantized") if key in row
+            {"yes": "yes", "the dense model does not come back either": "nor when dense"}.get(row[key], "no")
+            for key in ("save and load", "save and load quantized")
+            if key in row
         ]
         quantized = "no" if "quantized phases" not in row else row["quantize"].partition(":")[0]
         quantized = "it does not run" if "Error" in row.get("quantized phases", "") else quantized
-        right = [way for way, text in row.get("phases", {}).items() if "[" not in text]
+        right = [way for way, text in row.get("phases", {}).items() if text and "[" not in text]
         pruned = row["pruned"].startswith("0 ") if row["sparsify"] == "yes" else None
         sparsified = {None: "refused", True: "no layer can be", False: "yes"}[pruned]
+        quantized, saved = (sparsified, []) if pruned else (quantized, saved)
         ways = "all" if len(right) == 7 else ", ".join(right) or "none"
         key = (row["kind"], sparsified, quantized, " / ".join(saved) or "none", ways)
-        groups.setdefault(key, []).append(f"{row['name']}")
+        groups.setdefault(key, []).append(row["name"])
     rows = [[kind, ", ".join(names), *cells] for (kind, *cells), names in groups.items()]
-    wrong = sum("[" in text for row in data["rows"] for text in row.get("phases", {}).values())
-    ways = sum(len(row.get("phases", {})) for row in data["rows"])
+    texts = [text for row in data["rows"] for text in row.get("phases", {}).values() if text]
+    ways, wrong = len(texts), sum("[" in text for text in texts)
     caption = (
         f"{len(data['rows'])} small models of random weights, transformers {data['transformers']} "
         f"(`benchmarks/results/architectures.json`). {ways - wrong} of {ways} ways to run them have every row of every "
