@@ -215,6 +215,37 @@ def gemm_counts() -> str:
     return markdown(*kernel_counts.gemm_table(load("kernel_counts")["rows"]))
 
 
+def architectures() -> str:
+    """What works with small models of many architectures; those with the same cells share a row."""
+    data = load("architectures")
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for row in data["rows"]:
+        saved = [
+            {"yes": "yes", "the dense model does not come back either": "nor when dense"}.get(row[key], "no")
+            for key in ("save and load", "save and load quantized")
+            if key in row
+        ]
+        quantized = "no" if "quantized phases" not in row else row["quantize"].partition(":")[0]
+        quantized = "it does not run" if "Error" in row.get("quantized phases", "") else quantized
+        right = [way for way, text in row.get("phases", {}).items() if text and "[" not in text]
+        pruned = row["pruned"].startswith("0 ") if row["sparsify"] == "yes" else None
+        sparsified = {None: "refused", True: "no layer can be", False: "yes"}[pruned]
+        quantized, saved = (sparsified, []) if pruned else (quantized, saved)
+        ways = "all" if len(right) == 7 else ", ".join(right) or "none"
+        key = (row["kind"], sparsified, quantized, " / ".join(saved) or "none", ways)
+        groups.setdefault(key, []).append(row["name"])
+    rows = [[kind, ", ".join(names), *cells] for (kind, *cells), names in groups.items()]
+    texts = [text for row in data["rows"] for text in row.get("phases", {}).values() if text]
+    ways, wrong = len(texts), sum("[" in text for text in texts)
+    caption = (
+        f"{len(data['rows'])} small models of random weights, transformers {data['transformers']} "
+        f"(`benchmarks/results/architectures.json`). {ways - wrong} of {ways} ways to run them have every row of every "
+        "call in the right phase; what is not named transformers does not run, pruned or not:"
+    )
+    header = ["kind", "models", "pruned", "8 bits", "saved and loaded, pruned / 8 bits", "right phases in"]
+    return caption + "\n\n" + markdown(header, rows)
+
+
 TABLES = {
     table.__name__: table
     for table in (
@@ -229,5 +260,6 @@ TABLES = {
         gpu,
         selection_counts,
         gemm_counts,
+        architectures,
     )
 }

@@ -129,6 +129,25 @@ def test_a_compiled_model_prefills_sparsely_and_decodes_densely(tiny_llama, arou
         assert not torch.allclose(always_sparse[1], want[1], atol=1e-2)
 
 
+@pytest.mark.slow
+def test_generate_compiles_its_calls(tiny_llama, monkeypatch):
+    """As transformers does on a GPU with a static cache: every call but that of a whole prompt is compiled."""
+    sparsify_(tiny_llama, AmberConfig())
+    prompt = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
+    options = {"max_new_tokens": 5, "do_sample": False, "cache_implementation": "static"}
+    want = tiny_llama.generate(prompt, **options)
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(tiny_llama.__call__, backend=counter, fullgraph=True)
+    monkeypatch.setattr(tiny_llama, "get_compiled_call", lambda config: compiled, raising=False)
+    monkeypatch.setattr(tiny_llama, "_valid_auto_compile_criteria", lambda *args: True, raising=False)
+    for chunked in ({}, {"prefill_chunk_size": 5}):
+        for _ in range(2):
+            assert torch.equal(tiny_llama.generate(prompt, **options, **chunked), want)
+        sparse = {sum("amber" in str(node.target) for node in graph.graph.nodes) for graph in counter.graphs}
+        assert sparse == ({0, 12} if chunked else {0})
+    assert len(counter.graphs) <= 5
+
+
 def test_compiled_layers_follow_the_phase_of_their_thread():
     layer = AmberLinear.from_linear(torch.nn.Linear(64, 32), "2:4")
     compiled = torch.compile(layer, backend="eager", fullgraph=True)
