@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import kernel_counts
-from environment import RESULTS, ROOT
+from environment import RESULTS, ROOT, load, markdown, percent
 
 from amber_ext import Pattern
 from amber_ext.evaluation.table import table_cells
@@ -15,19 +15,6 @@ from amber_ext.ops.pattern import extra_windows
 # Those that run on 2:4 hardware, by the bound on their speed.
 PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
 NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
-
-
-def load(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{share:.{digits}%}".replace("%", " %")
 
 
 def patterns() -> str:
