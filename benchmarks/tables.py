@@ -12,7 +12,7 @@ from amber_ext.evaluation.table import table_cells
 from amber_ext.families import FAMILIES
 from amber_ext.ops.pattern import extra_windows
 
-# Those that run on 2:4 hardware, by the bound on their speed.
+# Those that run on 2:4 hardware.
 PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
 NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
 
@@ -123,8 +123,9 @@ def planner() -> str:
     data = load("planner")
     rows = [["dense", "0 %", "1.000", f"{data['dense']:.2f}"]]
     for row in data["rows"]:
-        cells = [percent(row["coverage"]), f"{row['cost']:.3f}", f"{row['perplexity']:.2f}"]
-        rows.append([row["method"], *cells])
+        rows.append(
+            [row["method"], percent(row["coverage"]), f"{row['cost']:.3f}", f"{row['perplexity']:.2f}"]
+        )
     caption = (
         f"{data['model']}, planned on {data['calibration']}, scored on {data['text']}, first {data['tokens']:,} tokens, "
         f"windows of {data['window']}; cost is the bound for all linear layers in prefill relative to dense "
@@ -203,9 +204,8 @@ def gemm_counts() -> str:
 
 
 def architectures() -> str:
-    """What works with small models of many architectures; those with the same cells share a row."""
-    data = load("architectures")
-    groups: dict[tuple[str, ...], list[str]] = {}
+    """Small models of many architectures; those with the same cells share a row."""
+    data, groups = load("architectures"), {}
     for row in data["rows"]:
         saved = [
             {"yes": "yes", "the dense model does not come back either": "nor when dense"}.get(row[key], "no")
@@ -215,11 +215,11 @@ def architectures() -> str:
         quantized = "no" if "quantized phases" not in row else row["quantize"].partition(":")[0]
         quantized = "it does not run" if "Error" in row.get("quantized phases", "") else quantized
         right = [way for way, text in row.get("phases", {}).items() if text and "[" not in text]
-        pruned = row["pruned"].startswith("0 ") if row["sparsify"] == "yes" else None
-        sparsified = {None: "refused", True: "no layer can be", False: "yes"}[pruned]
-        quantized, saved = (sparsified, []) if pruned else (quantized, saved)
-        ways = "all" if len(right) == 7 else ", ".join(right) or "none"
-        key = (row["kind"], sparsified, quantized, " / ".join(saved) or "none", ways)
+        none = row["pruned"].startswith("0 ") if row["sparsify"] == "yes" else None
+        sparsified = {None: "refused", True: "no layer can be", False: "yes"}[none]
+        quantized, saved = (sparsified, []) if none else (quantized, saved)
+        cells = (sparsified, quantized, " / ".join(saved) or "none")
+        key = (row["kind"], *cells, "all" if len(right) == 7 else ", ".join(right) or "none")
         groups.setdefault(key, []).append(row["name"])
     rows = [[kind, ", ".join(names), *cells] for (kind, *cells), names in groups.items()]
     texts = [text for row in data["rows"] for text in row.get("phases", {}).values() if text]
@@ -229,8 +229,8 @@ def architectures() -> str:
         f"(`benchmarks/results/architectures.json`). {ways - wrong} of {ways} ways to run them have every row of every "
         "call in the right phase; what is not named transformers does not run, pruned or not:"
     )
-    header = ["kind", "models", "pruned", "8 bits", "saved and loaded, pruned / 8 bits", "right phases in"]
-    return caption + "\n\n" + markdown(header, rows)
+    header = ["kind", "models", "pruned", "8 bits", "saved and loaded, pruned / 8 bits"]
+    return caption + "\n\n" + markdown([*header, "right phases in"], rows)
 
 
 TABLES = {
