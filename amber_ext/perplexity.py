@@ -31,15 +31,28 @@ def perplexity(
         window: tokens per window; a last shorter window counts when it has 2 tokens or more.
         progress: show a progress bar.
 
+    Returns:
+        Inf where it is too large for a float, NaN where a loss is.
+
     Raises:
         ValueError: fewer than 2 tokens, or a window under 2.
     """
-    if window < 2:
-        raise ValueError(f"window: {window} is not allowed; at least 2 tokens are needed")
+    check_window(window)
     if tokens.dim() != 1 or len(tokens) < 2:
         raise ValueError(f"tokens: shape {list(tokens.shape)} is not allowed; at least [2] is needed")
     windows = [ids[None] for ids in tokens.split(window) if len(ids) > 1]
-    return math.exp(mean_loss(model, windows, progress=progress, description=description))
+    loss = mean_loss(model, windows, progress=progress, description=description)
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
+
+
+def check_window(window: int) -> int:
+    """``window``. Raises ValueError unless it has a token to predict from another."""
+    if window < 2:
+        raise ValueError(f"window: {window} is not allowed; at least 2 tokens are needed")
+    return window
 
 
 def mean_loss(
@@ -49,7 +62,13 @@ def mean_loss(
     progress: bool = False,
     description: str = "Loss",
 ) -> float:
-    """The mean negative log-likelihood, nats per token, of ids ``[B, T]``; first tokens are not scored."""
+    """The mean negative log-likelihood, nats per token, of ids ``[B, T]``; first tokens are not scored.
+
+    Raises:
+        ValueError: no sequence has 2 tokens.
+    """
+    if not any(ids.shape[1] > 1 for ids in batches):
+        raise ValueError("batches: no sequence has the 2 tokens that are needed to score one")
     total, count = 0.0, 0
     with torch.inference_mode():
         for ids in progress_bar(batches, description, progress):

@@ -1,4 +1,4 @@
-"""What a results file says of where and what it was measured with."""
+"""Results files: what they say of where and with what they were measured, reading them, and printing tables of them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,16 @@ def write(name: str, data: dict[str, object]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"environment": describe(), **data}, indent=2) + "\n")
     return path
+
+
+def load(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{share:.{digits}%}".replace("%", " %")

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import environment
@@ -71,6 +72,57 @@ def row(capability: str, said: dict, counted: dict) -> dict[str, object]:
         "wgmma_left_in_flight": in_flight(counted.get("wgmma_waits", {})),
         "wgmma_serialised": counted.get("wgmma_serialised", 0),
     }
+
+
+def by_capability(rows: list[dict], keep: Callable[[dict], bool]) -> dict[tuple[str, str], list[dict]]:
+    """Rows of the same kernel and variant, capability 9.0 first."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in filter(keep, rows):
+        found.setdefault((row["kernel"], row["variant"]), []).append(row)
+    return found
+
+
+def selection_table(counted: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """What the kernels that read or write X move, ask for and execute."""
+    rows = []
+    found = by_capability(counted, lambda row: row["kernel"] != "sparse_gemm")
+    for (kernel, variant), both in found.items():
+
+        def cells(value: Callable[[dict], str], both: list[dict] = both) -> str:
+            return " / ".join(dict.fromkeys(value(row) for row in both))
+
+        rows.append(
+            [
+                f"`{kernel}` {variant}",
+                cells(lambda row: f"{(row['loaded'] + row['stored']) / row['elements']:.3f}"),
+                cells(lambda row: f"{(row['least_loaded'] + row['least_stored']) / row['elements']:.3f}"),
+                cells(lambda row: f"{row['load_efficiency']:.2f}"),
+                cells(lambda row: f"{row['store_efficiency']:.2f}"),
+                cells(lambda row: f"{row['thread_instructions'] / row['elements']:.1f}"),
+            ]
+        )
+    header = ["kernel", "bytes moved", "least", "load efficiency", "store efficiency", "PTX instructions"]
+    return header, rows
+
+
+def gemm_table(counted: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """What the sparse GEMMs move, and how their shared memory and tensor cores are used."""
+    rows = []
+    found = by_capability(counted, lambda row: row["kernel"] == "sparse_gemm")
+    for (_, variant), (row,) in found.items():
+        read = row["bulk_loaded"] + row["copied_async"]
+        moved = (row["loaded"] + row["stored"]) / (row["least_loaded"] + row["least_stored"])
+        conflicts = ", ".join(
+            f"{name.replace('_', ' ')} {degree:.2f}"
+            for name, degree in row["bank_conflict_degree"].items()
+            if degree > 1
+        )
+        waits = row["wgmma_left_in_flight"]
+        left = ", ".join(f"{groups} ({count}×)" for groups, count in waits.items()) or "no wgmma"
+        cells = [f"{moved:.2f}", f"{read / row['least_loaded']:.2f}", str(row["matrix_instructions"])]
+        rows.append([f"`{variant}`", *cells, conflicts or "none", left])
+    header = ["kernel", "distinct bytes / least", "bytes read / least", "matrix instructions"]
+    return [*header, "bank conflicts", "wgmma groups in flight after a wait"], rows
 
 
 def main() -> None:

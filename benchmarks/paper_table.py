@@ -15,7 +15,8 @@ from typing import Annotated
 import environment
 import typer
 
-from amber_ext.evaluation.run import EvalRun, run
+from amber_ext.evaluation.results import EvalRun
+from amber_ext.evaluation.run import run
 from amber_ext.evaluation.tasks import load_tasks
 from amber_ext.evaluation.text import read_text, tokenize
 from amber_ext.evaluation.variants import Calibration, Row, make_rows

@@ -13,7 +13,8 @@ import environment
 import torch
 
 from amber_ext import AmberConfig
-from amber_ext.evaluation.run import PERPLEXITY, EvalRun, run
+from amber_ext.evaluation.results import PERPLEXITY, EvalRun
+from amber_ext.evaluation.run import run
 from amber_ext.evaluation.text import read_text, tokenize
 from amber_ext.evaluation.variants import DENSE, Calibration, Row, config_row
 from amber_ext.models import load_model

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
-from environment import RESULTS, ROOT
+import kernel_counts
+from environment import RESULTS, ROOT, load, markdown, percent
 
 from amber_ext import Pattern
 from amber_ext.evaluation.table import table_cells
@@ -15,19 +15,6 @@ from amber_ext.ops.pattern import extra_windows
 # Those that run on 2:4 hardware, by the bound on their speed.
 PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
 NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
-
-
-def load(name: str) -> dict:
-    return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
-
-
-def percent(share: float, digits: int = 1) -> str:
-    return f"{share:.{digits}%}".replace("%", " %")
 
 
 def patterns() -> str:
@@ -207,55 +194,43 @@ def gpu() -> str:
     return "\n\n".join(parts) or NOT_MEASURED
 
 
-def by_capability(data: dict, keep: Callable[[dict], bool]) -> dict[tuple[str, str], list[dict]]:
-    """Rows of the same kernel and variant, capability 9.0 first."""
-    found: dict[tuple[str, str], list[dict]] = {}
-    for row in filter(keep, data["rows"]):
-        found.setdefault((row["kernel"], row["variant"]), []).append(row)
-    return found
-
-
 def selection_counts() -> str:
-    """What the kernels that read or write X move, ask for and execute."""
-    rows = []
-    found = by_capability(load("kernel_counts"), lambda row: row["kernel"] != "sparse_gemm")
-    for (kernel, variant), both in found.items():
-
-        def cells(value: Callable[[dict], str], both: list[dict] = both) -> str:
-            return " / ".join(dict.fromkeys(value(row) for row in both))
-
-        rows.append(
-            [
-                f"`{kernel}` {variant}",
-                cells(lambda row: f"{(row['loaded'] + row['stored']) / row['elements']:.3f}"),
-                cells(lambda row: f"{(row['least_loaded'] + row['least_stored']) / row['elements']:.3f}"),
-                cells(lambda row: f"{row['load_efficiency']:.2f}"),
-                cells(lambda row: f"{row['store_efficiency']:.2f}"),
-                cells(lambda row: f"{row['thread_instructions'] / row['elements']:.1f}"),
-            ]
-        )
-    header = ["kernel", "bytes moved", "least", "load efficiency", "store efficiency", "PTX instructions"]
-    return markdown(header, rows)
+    return markdown(*kernel_counts.selection_table(load("kernel_counts")["rows"]))
 
 
 def gemm_counts() -> str:
-    """What the sparse GEMMs move, and how their shared memory and tensor cores are used."""
-    rows = []
-    found = by_capability(load("kernel_counts"), lambda row: row["kernel"] == "sparse_gemm")
-    for (_, variant), (row,) in found.items():
-        read = row["bulk_loaded"] + row["copied_async"]
-        moved = (row["loaded"] + row["stored"]) / (row["least_loaded"] + row["least_stored"])
-        conflicts = ", ".join(
-            f"{name.replace('_', ' ')} {degree:.2f}"
-            for name, degree in row["bank_conflict_degree"].items()
-            if degree > 1
-        )
-        waits = row["wgmma_left_in_flight"]
-        left = ", ".join(f"{groups} ({count}×)" for groups, count in waits.items()) or "no wgmma"
-        cells = [f"{moved:.2f}", f"{read / row['least_loaded']:.2f}", str(row["matrix_instructions"])]
-        rows.append([f"`{variant}`", *cells, conflicts or "none", left])
-    header = ["kernel", "distinct bytes / least", "bytes read / least", "matrix instructions"]
-    return markdown([*header, "bank conflicts", "wgmma groups in flight after a wait"], rows)
+    return markdown(*kernel_counts.gemm_table(load("kernel_counts")["rows"]))
+
+
+def architectures() -> str:
+    """What works with small models of many architectures; those with the same cells share a row."""
+    data = load("architectures")
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for row in data["rows"]:
+        saved = [
+            {"yes": "yes", "the dense model does not come back either": "nor when dense"}.get(row[key], "no")
+            for key in ("save and load", "save and load quantized")
+            if key in row
+        ]
+        quantized = "no" if "quantized phases" not in row else row["quantize"].partition(":")[0]
+        quantized = "it does not run" if "Error" in row.get("quantized phases", "") else quantized
+        right = [way for way, text in row.get("phases", {}).items() if text and "[" not in text]
+        pruned = row["pruned"].startswith("0 ") if row["sparsify"] == "yes" else None
+        sparsified = {None: "refused", True: "no layer can be", False: "yes"}[pruned]
+        quantized, saved = (sparsified, []) if pruned else (quantized, saved)
+        ways = "all" if len(right) == 7 else ", ".join(right) or "none"
+        key = (row["kind"], sparsified, quantized, " / ".join(saved) or "none", ways)
+        groups.setdefault(key, []).append(row["name"])
+    rows = [[kind, ", ".join(names), *cells] for (kind, *cells), names in groups.items()]
+    texts = [text for row in data["rows"] for text in row.get("phases", {}).values() if text]
+    ways, wrong = len(texts), sum("[" in text for text in texts)
+    caption = (
+        f"{len(data['rows'])} small models of random weights, transformers {data['transformers']} "
+        f"(`benchmarks/results/architectures.json`). {ways - wrong} of {ways} ways to run them have every row of every "
+        "call in the right phase; what is not named transformers does not run, pruned or not:"
+    )
+    header = ["kind", "models", "pruned", "8 bits", "saved and loaded, pruned / 8 bits", "right phases in"]
+    return caption + "\n\n" + markdown(header, rows)
 
 
 TABLES = {
@@ -272,5 +247,6 @@ TABLES = {
         gpu,
         selection_counts,
         gemm_counts,
+        architectures,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -20,9 +21,19 @@ for _command in (info, ppl, eval, sensitivity, plan, quantize, demo):
 
 
 def main() -> None:
-    """Runs the tool; errors of ours are one line on stderr and exit code 1."""
+    """Runs the tool; errors of ours, and of files, are one line on stderr and exit code 1."""
     try:
         app(standalone_mode=True)
-    except (ValueError, TypeError, RuntimeError) as error:
-        messages.print(f"amber-ext: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        text = " ".join(str(error).split())
+        messages.print(f"amber-ext: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _drop_unwritten_output()
         sys.exit(1)
+
+
+def _drop_unwritten_output() -> None:
+    """Python would report what stdout does not take once more, at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

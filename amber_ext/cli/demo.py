@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +10,13 @@ import typer
 
 from amber_ext.cli.options import TokensOption, console, messages
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
-from amber_ext.evaluation.plots import plot_comparison
-from amber_ext.evaluation.run import EvalRun
+from amber_ext.evaluation.plots import check_plot, plot_comparison
+from amber_ext.evaluation.results import EvalRun, to_json
 from amber_ext.evaluation.run import run as evaluate
 from amber_ext.evaluation.table import terminal_table
 from amber_ext.evaluation.text import builtin_text, greedy_answer, tokenize
 from amber_ext.evaluation.variants import Calibration, Row, make_rows
+from amber_ext.files import check_file, check_folder, write_text
 from amber_ext.methods.quantize import quantize_
 from amber_ext.methods.sparsify import sparsify_
 from amber_ext.models import BUILTIN, load_model
@@ -36,7 +36,10 @@ def run(
     tokens: TokensOption = 8192,
 ) -> None:
     """SmolLM2-135M-Instruct: dense against pruned and quantised, perplexity and a greedy answer."""
+    check_folder("out", out)
     out.mkdir(parents=True, exist_ok=True)
+    check_plot("out", out / "perplexity.png")
+    check_file("out", out / "results.json")
     with messages.status("Loading SmolLM2-135M-Instruct"):
         loaded = load_model(BUILTIN)
     model, tokenizer = loaded.model, loaded.tokenizer
@@ -68,5 +71,5 @@ def run(
     console.print(f"\n{report}\n\n{quantization}", highlight=False)
 
     plot_comparison(results.rows(), out / "perplexity.png")
-    (out / "results.json").write_text(json.dumps({**results.data, "answers": answers}, indent=2) + "\n")
+    write_text(out / "results.json", to_json({**results.data, "answers": answers}) + "\n")
     console.print(f"\nWrote {out / 'perplexity.png'} and {out / 'results.json'}")

@@ -15,16 +15,30 @@ from amber_ext.cli.options import (
     load,
     messages,
     print_json,
-    text_tokens,
 )
 from amber_ext.config import AmberConfig
-from amber_ext.evaluation.plots import plot_comparison
-from amber_ext.evaluation.run import PERPLEXITY, EvalRun
+from amber_ext.evaluation.content import contents
+from amber_ext.evaluation.plots import check_plot, plot_comparison
+from amber_ext.evaluation.results import PERPLEXITY, RESULTS, EvalRun
 from amber_ext.evaluation.run import run as run_cells
 from amber_ext.evaluation.table import markdown_table, terminal_table
 from amber_ext.evaluation.tasks import load_tasks
+from amber_ext.evaluation.text import builtin_text, read_text, tokenize
 from amber_ext.evaluation.variants import METHODS, Calibration, check_rows, make_rows
+from amber_ext.files import check_file, check_folder, write_text
 from amber_ext.perplexity import WINDOW
+
+
+def _load_configs(paths: list[Path]) -> dict[str, AmberConfig]:
+    """Name to configuration; the name is the file's, without its ending."""
+    configs: dict[str, AmberConfig] = {}
+    for path in paths:
+        if path.stem in configs:
+            raise ValueError(
+                f"config: {str(path)!r} is named like another configuration, {path.stem!r}; rename one of the files"
+            )
+        configs[path.stem] = AmberConfig.load(path)
+    return configs
 
 
 def _split(text: str) -> list[str]:
@@ -68,34 +82,43 @@ def run(
 ) -> None:
     """Zero- and few-shot tasks (lm-eval) and perplexity, by method and pattern.
 
-    Stopped, the same command goes on where it was: what is in OUT is not run again.
+    Stopped, the same command goes on where it was: what is in OUT is not run again. Several may run at once.
     """
     names = _split(tasks)
     if not names and text is None:
         raise ValueError("tasks: nothing to measure; name --tasks, or a --text for perplexity")
-    rows = make_rows(
-        _split(methods), _split(patterns), {path.stem: AmberConfig.load(path) for path in config}
-    )
+    rows = make_rows(_split(methods), _split(patterns), _load_configs(config))
     settings = {
-        "model": model,
         "limit": limit,
         "num_fewshot": num_fewshot,
-        "data": None if data is None else str(data),
-        "text": None if text is None else str(text),
         "tokens": tokens,
         "window": window,
-        "calibration": None if calibration is None else str(calibration),
         "calibration_tokens": calibration_tokens,
         "skip": skip,
     }
-    results = EvalRun(out, settings)
+    # Before anything large is read.
+    check_folder("out", out)
+    if out.is_dir():
+        for name in (RESULTS, "table.md"):
+            check_file("out", out / name)
+        check_plot("out", out / "plot.png")
+    texts = {
+        "text": None if text is None else (str(text), read_text(text)),
+        "calibration": ("Python's own language reference", builtin_text())
+        if calibration is None
+        else (str(calibration), read_text(calibration)),
+    }
+    with messages.status(f"Reading {model}"):
+        content = contents(model, names, data, include_path, texts)
+    results = EvalRun(out, settings, content)
     columns = [*([PERPLEXITY] if text is not None else []), *names]
     if results.missing(rows, columns):
         loaded_tasks = load_tasks(names, data, include_path)
         loaded = load(model)
         check_rows(loaded.model, rows)
-        ids = None if text is None else text_tokens(loaded, text, tokens)
-        batches = [part[None] for part in text_tokens(loaded, calibration, calibration_tokens).split(window)]
+        ids = None if text is None else tokenize(loaded.tokenizer, texts["text"][1], tokens)
+        calibrated = tokenize(loaded.tokenizer, texts["calibration"][1], calibration_tokens)
+        batches = [part[None] for part in calibrated.split(window)]
         try:
             run_cells(
                 results,
@@ -117,9 +140,11 @@ def run(
                 f"stopped with {left} cells to go; what is done is in {results.path}, and the same command goes on "
                 "from there"
             ) from None
-    found = results.rows()
-    (out / "table.md").write_text(markdown_table(found), encoding="utf-8")
-    plot_comparison(found, out / "plot.png")
+    # Of two runs at once, the one that ends last writes the table of both.
+    with results.locked():
+        found = results.rows()
+        write_text(out / "table.md", markdown_table(found))
+        plot_comparison(found, out / "plot.png")
     if as_json:
         return print_json(results.data)
     # A pipe has no width to fit a wide table into.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +9,11 @@ import torch
 import typer
 from rich.console import Console
 
+from amber_ext.evaluation.results import to_json
 from amber_ext.evaluation.text import builtin_text, read_text, tokenize
 from amber_ext.models import LoadedModel, load_model
 from amber_ext.ops.scores import SCORES
+from amber_ext.perplexity import check_window
 
 console = Console()
 # Progress and messages go to stderr, so that --json leaves stdout to the JSON.
@@ -26,13 +27,16 @@ TextOption = Annotated[
     Path | None, typer.Option("--text", help="UTF-8 text file. [default: Python's own language reference]")
 ]
 TokensOption = Annotated[int, typer.Option("--tokens", help="How many tokens of the text to use.")]
-WindowOption = Annotated[int, typer.Option("--window", help="Tokens per window.")]
+# Checked before a model is loaded.
+WindowOption = Annotated[int, typer.Option("--window", help="Tokens per window.", callback=check_window)]
 PatternOption = Annotated[str, typer.Option("--pattern", help=PATTERN_HELP)]
 ScoreOption = Annotated[str, typer.Option("--score", help=f"One of: {SCORE_NAMES}.")]
 TargetOption = Annotated[list[str], typer.Option("--target", help="Projection to prune; repeat for more.")]
 RescaleOption = Annotated[str, typer.Option("--rescale", help="none or variance.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Write a plot to this PNG file.")]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", help="Write a plot to this file, PNG unless its name ends otherwise.")
+]
 
 
 def load(model: str) -> LoadedModel:
@@ -45,4 +49,5 @@ def text_tokens(loaded: LoadedModel, text: Path | None, count: int) -> torch.Ten
 
 
 def print_json(data: object) -> None:
-    print(json.dumps(data, indent=2))
+    # Flushed here, where what goes wrong still becomes a message.
+    print(to_json(data), flush=True)

@@ -22,6 +22,7 @@ from amber_ext.cli.options import (
 )
 from amber_ext.cli.tables import plan_table
 from amber_ext.config import DEFAULT_TARGETS, AmberConfig
+from amber_ext.files import check_file
 from amber_ext.perplexity import WINDOW
 
 
@@ -57,17 +58,25 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Write the AmberConfig to this JSON file.")] = None,
     as_json: JsonOption = False,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="With --cost: write the frontier to this PNG file.")
+        Path | None,
+        typer.Option(
+            "--plot",
+            help="With --cost: write the frontier to this file, as PNG unless its name ends otherwise.",
+        ),
     ] = None,
 ) -> None:
     """What to prune: by the paper's rule (--coverage or --skip), or for a wanted cost (--cost)."""
-    from amber_ext.evaluation.plots import plot_frontier
+    from amber_ext.evaluation.plots import check_plot, plot_frontier
     from amber_ext.layers.sites import find_linears
     from amber_ext.planning.paper_rule import planned_coverage
     from amber_ext.planning.planner import PATTERNS, plan, plan_for_cost
 
     if cost is None and (len(pattern) > 1 or plot is not None):
         raise ValueError("pattern, plot: several patterns and the frontier need --cost")
+    if out:
+        check_file("out", out)
+    if plot:
+        check_plot("plot", plot)
     loaded = load(model)
     targets = tuple(target) or DEFAULT_TARGETS
     if cost is not None and not target:

@@ -46,8 +46,8 @@ def run(
     plot: PlotOption = None,
 ) -> None:
     """Perplexity: dense against pruned. For a quantised model: dense 8-bit against its pruned prefill."""
-    from amber_ext.evaluation.plots import plot_comparison
-    from amber_ext.evaluation.run import PERPLEXITY, EvalRun
+    from amber_ext.evaluation.plots import check_plot, plot_comparison
+    from amber_ext.evaluation.results import PERPLEXITY, EvalRun
     from amber_ext.evaluation.run import run as evaluate
     from amber_ext.evaluation.table import terminal_table
     from amber_ext.evaluation.variants import (
@@ -58,6 +58,8 @@ def run(
         rows_of_quantized,
     )
 
+    if plot:
+        check_plot("plot", plot)
     quantized = is_quantized_folder(model)
     changed = (pattern, score, target, rescale, config) != (
         ["2:4"],

@@ -50,6 +50,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Quantise a model to W8A8 with pruned prefill (Outstanding-sparse), and save it."""
+    from amber_ext.folders import check_replaced_folder
     from amber_ext.integrations.saving import save_quantized
     from amber_ext.methods.quantize import quantize_
 
@@ -66,6 +67,7 @@ def run(
             dtype=dtype,
             unquantized={name: EVERY_LAYER for name in unquantized},
         )
+    check_replaced_folder("out", out)
     loaded = load(model)
     batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
     report = quantize_(loaded.model, wanted, batches, progress=True)

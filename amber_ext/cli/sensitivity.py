@@ -35,10 +35,12 @@ def run(
     plot: PlotOption = None,
 ) -> None:
     """How much each layer's output suffers when its input is pruned (e_q)."""
-    from amber_ext.evaluation.plots import plot_sensitivity
+    from amber_ext.evaluation.plots import check_plot, plot_sensitivity
     from amber_ext.planning.sensitivity import sensitivity
 
     config = AmberConfig(pattern=pattern, score=score)
+    if plot:
+        check_plot("plot", plot)
     loaded = load(model)
     batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
     measured = sensitivity(loaded.model, batches, config, progress=True)

@@ -1,13 +1,36 @@
-"""The command line tool's plots, written to PNG."""
+"""The command line tool's plots, written to PNG, or what the file's name ends in."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from amber_ext.evaluation.table import table_rows
+from amber_ext.files import check_file, whole_file
 from amber_ext.planning.planner import CostPlan
 from amber_ext.planning.sensitivity import LayerSensitivity
+
+
+def check_plot(argument: str, path: str | Path) -> None:
+    """Raises ValueError when no plot can be written to this file; ``argument`` is what the caller calls it."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    check_file(argument, path)
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if _format(path) not in formats:
+        raise ValueError(
+            f"{argument}: {str(path)!r} is not allowed; its name must end in one of: {', '.join(sorted(formats))}"
+        )
+
+
+def _format(path: str | Path) -> str:
+    return Path(path).suffix[1:].lower() or "png"
+
+
+def _save(figure, path: str | Path) -> None:
+    with whole_file(path) as part:
+        figure.savefig(part, format=_format(path), dpi=150)
 
 
 def _figure(width: float, height: float):
@@ -30,7 +53,7 @@ def plot_sensitivity(measured: Sequence[LayerSensitivity], pattern: str, path: s
     axes.set_ylabel("relative output error $e_q$")
     axes.set_title(f"Sensitivity to {pattern} pruning of the input")
     figure.legend(loc="outside lower center", ncols=7, frameon=False)
-    figure.savefig(path, dpi=150)
+    _save(figure, path)
 
 
 def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None:
@@ -42,7 +65,7 @@ def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None
         if tasks and line.average is not None
         else (line.perplexity, 0.0)
         for line in lines
-        if (line.average if tasks else line.perplexity) is not None
+        if (value := line.average if tasks else line.perplexity) is not None and math.isfinite(value)
     }
     patterns = list(dict.fromkeys(pattern for method, pattern in values if pattern))
     methods = list(dict.fromkeys(method for method, pattern in values if pattern))
@@ -57,8 +80,9 @@ def plot_comparison(rows: Sequence[dict[str, object]], path: str | Path) -> None
     axes.set_xticks(range(len(patterns)), patterns)
     axes.set_xlabel("pattern")
     axes.set_ylabel("average score, % (higher is better)" if tasks else "perplexity (lower is better)")
-    figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=150)
+    if values:
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    _save(figure, path)
 
 
 def plot_frontier(plan: CostPlan, path: str | Path) -> None:
@@ -69,4 +93,4 @@ def plot_frontier(plan: CostPlan, path: str | Path) -> None:
     axes.set_xlabel("cost of linear layers in prefill, relative to dense")
     axes.set_ylabel("predicted rise of the loss, nats per token")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=150)
+    _save(figure, path)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from amber_ext.evaluation.run import PERPLEXITY
+from amber_ext.evaluation.results import PERPLEXITY
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class TableRow:
     """One line, computed.
 
     Attributes:
-        perplexity: None where it was not measured.
+        perplexity: None where it was not measured, NaN where it was not finite.
         scores: task to (score, standard error or None).
         average: of the scores; None unless every task was measured.
         average_stderr: of the average, tasks taken as independent.
@@ -39,7 +39,11 @@ def table_rows(rows: Sequence[dict[str, object]]) -> tuple[list[str], list[Table
     result, dense = [], None
     for row in rows:
         cells = row["cells"]
-        scores = {task: (cells[task]["value"], cells[task]["stderr"]) for task in tasks if task in cells}
+        scores = {
+            task: (cells[task]["value"], cells[task]["stderr"])
+            for task in tasks
+            if _value(cells, task) is not None
+        }
         average = stderr = None
         if tasks and len(scores) == len(tasks):
             average = sum(value for value, _ in scores.values()) / len(tasks)
@@ -48,7 +52,9 @@ def table_rows(rows: Sequence[dict[str, object]]) -> tuple[list[str], list[Table
         if row["method"] == "dense":
             dense = average
         drop = None if dense is None or average is None else dense - average
-        value = cells.get(PERPLEXITY, {}).get("value")
+        value = _value(cells, PERPLEXITY)
+        if value is None and PERPLEXITY in cells:
+            value = math.nan
         result.append(
             TableRow(row["method"], row["pattern"], row["coverage"], value, scores, average, stderr, drop)
         )
@@ -66,13 +72,23 @@ def table_cells(rows: Sequence[dict[str, object]]) -> tuple[list[str], list[list
     for line in lines:
         cells = [line.method, line.pattern, f"{line.coverage:.1%}"]
         if has_perplexity:
-            cells.append("" if line.perplexity is None else f"{line.perplexity:.2f}")
+            cells.append(_perplexity(line.perplexity))
         cells += [_score(*line.scores[task]) if task in line.scores else "" for task in tasks]
         if tasks:
             cells.append("" if line.average is None else _score(line.average, line.average_stderr))
             cells.append("" if line.drop is None else f"{100 * line.drop:+.1f}")
         body.append(cells)
     return header, body
+
+
+def _value(cells: dict[str, dict], column: str) -> float | None:
+    return cells.get(column, {}).get("value")
+
+
+def _perplexity(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if math.isfinite(value) else "not finite"
 
 
 def _score(value: float, stderr: float | None) -> str:

@@ -137,21 +137,43 @@ def local_task(name: str, folder: str | Path) -> object:
     Raises:
         ValueError: an unknown name, or a file that is missing, empty or malformed; a bad line is named by number.
     """
-    import yaml
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 
-    path = DEFINITIONS / f"{name}.yaml"
-    if not path.is_file():
-        raise ValueError(
-            f"tasks: {name!r} has no local definition; there are: {', '.join(local_task_names())}"
-        )
-    config = yaml.safe_load(path.read_text())
+    config = _definition(name)
     files, fields = config.pop("data"), config.pop("fields")
     splits = {
         split: Dataset.from_list(read_jsonl(Path(folder) / file, fields)) for split, file in files.items()
     }
     return ConfigurableTask(config={**config, "custom_dataset": lambda **options: splits})
+
+
+def local_task_files(name: str, folder: str | Path) -> list[Path]:
+    """What `local_task` reads: the definition, and the data in ``folder``. Raises ValueError as it does."""
+    data = [Path(folder) / file for file in _definition(name)["data"].values()]
+    for path in data:
+        _check_file(path)
+    return [_definition_path(name), *data]
+
+
+def _definition_path(name: str) -> Path:
+    return DEFINITIONS / f"{name}.yaml"
+
+
+def _definition(name: str) -> dict[str, object]:
+    import yaml
+
+    path = _definition_path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"tasks: {name!r} has no local definition; there are: {', '.join(local_task_names())}"
+        )
+    return yaml.safe_load(path.read_text())
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"data: {str(path)!r} is not a file; it must hold one JSON object a line")
 
 
 def read_jsonl(path: Path, fields: list[str]) -> list[dict[str, object]]:
@@ -160,8 +182,7 @@ def read_jsonl(path: Path, fields: list[str]) -> list[dict[str, object]]:
     Raises:
         ValueError: no such file, no lines, or a line that is not a JSON object with these fields.
     """
-    if not path.is_file():
-        raise ValueError(f"data: {str(path)!r} is not a file; it must hold one JSON object a line")
+    _check_file(path)
     rows = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):

@@ -88,8 +88,15 @@ def make_rows(
     """Every line: the dense model, each method at each pattern, each configuration.
 
     Raises:
-        ValueError: an unknown method or pattern, or weights asked for at a windowed pattern.
+        ValueError: an unknown method or pattern, a configuration that is called like a method or whose line would be
+            called like another, or weights asked for at a windowed pattern.
     """
+    for name in configs:
+        if name in METHODS:
+            raise ValueError(
+                f"config: {name!r} is the name of a method, so results could not be told apart; rename the file "
+                f"(not allowed: {', '.join(METHODS)})"
+            )
     parsed = [str(Pattern(pattern)) for pattern in patterns]
     rows = [Row(DENSE, "")]
     for method in methods:
@@ -106,7 +113,13 @@ def make_rows(
                 )
             rows.append(Row(method, pattern))
     rows += [config_row(name, config) for name, config in configs.items()]
-    return list({row.key: row for row in rows}.values())
+    by_key: dict[str, Row] = {}
+    for row in rows:
+        if by_key.setdefault(row.key, row) != row:
+            raise ValueError(
+                f"config: {row.method!r} gives a line that is called {row.key!r} like another; rename the file"
+            )
+    return list(by_key.values())
 
 
 def config_row(name: str, config: AmberConfig) -> Row:
@@ -127,7 +140,7 @@ def check_rows(model: torch.nn.Module, rows: Sequence[Row]) -> None:
     refuse_quantized(model)
     sites = find_linears(model)
     for row in rows:
-        if row.method != DENSE:
+        if row.method != DENSE or row.config is not None:
             check_config(sites, row.config or AmberConfig())
 
 
@@ -145,7 +158,7 @@ def prepared(
             yield model, _pruned_share(model) if row.pattern else 0.0
         return
     densify_(model)
-    if row.method == DENSE:
+    if row.method == DENSE and row.config is None:
         yield model, 0.0
         return
     if row.config is None and row.method.startswith(WEIGHT_PREFIX):

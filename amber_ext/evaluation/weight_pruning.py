@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
+from amber_ext.methods.calibration import list_batches
 from amber_ext.ops.checks import one_of
 from amber_ext.ops.functional import nm_prune
 from amber_ext.ops.pattern import Pattern
@@ -62,13 +63,11 @@ def _input_norms(
     handles = [model.get_submodule(name).register_forward_pre_hook(hook_of(name)) for name in names]
     try:
         with torch.inference_mode(), decode():
-            for batch in batches:
+            for batch in list_batches(batches):
                 model(batch)
     finally:
         for handle in handles:
             handle.remove()
-    if not squares:
-        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
     # A channel that was always 0 has the least norm there is: nm_prune takes only factors > 0.
     tiny = torch.finfo(torch.float32).tiny
     return {name: total.sqrt().float().clamp_min(tiny) for name, total in squares.items()}

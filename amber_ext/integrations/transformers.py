@@ -7,7 +7,9 @@ loaded. Outstanding-sparse stores 8-bit weights, scales and factors, and what ea
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import torch
 
@@ -26,9 +28,12 @@ from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import replace_modules
 from amber_ext.layers.weight_copies import WeightCopies
 from amber_ext.methods.checkpoint import (
+    CONFIG_DIGEST,
     QUANT_METHOD,
+    check_config_file,
     check_saved,
     checksums,
+    config_digest,
     describe_layers,
     empty_layers,
 )
@@ -44,7 +49,7 @@ class AmberQuantConfig(QuantizationConfigMixin):
     Args:
         config: an `AmberConfig` prunes (`sparsify_`), an `OutstandingSparseConfig` quantises (`quantize_`).
         batches: token ids ``[B, T]`` int64 to calibrate an `OutstandingSparseConfig` with; not saved.
-        quant_method, kind, layers, checksums: what a saved ``config.json`` holds; not for callers.
+        quant_method, kind, layers, checksums, config_sha256: what a saved ``config.json`` holds; not for callers.
 
     Raises:
         TypeError: config is neither. ValueError: a saved entry is not valid.
@@ -59,6 +64,7 @@ class AmberQuantConfig(QuantizationConfigMixin):
         kind: str | None = None,
         layers: Mapping[str, Mapping[str, object]] | None = None,
         checksums: Mapping[str, str] | None = None,
+        config_sha256: str | None = None,
     ) -> None:
         classes = {"pruned": AmberConfig, "quantized": OutstandingSparseConfig}
         if isinstance(config, Mapping) and kind in classes:
@@ -75,6 +81,7 @@ class AmberQuantConfig(QuantizationConfigMixin):
         self.batches = batches
         self.layers = dict(layers or {})
         self.checksums = dict(checksums or {})
+        self.config_sha256 = config_sha256
 
     @property
     def quantizes(self) -> bool:
@@ -88,7 +95,11 @@ class AmberQuantConfig(QuantizationConfigMixin):
             "kind": "quantized" if self.quantizes else "pruned",
             "config": self.config.to_dict(),
         }
-        saved = {"layers": self.layers, "checksums": self.checksums}
+        saved = {
+            "layers": self.layers,
+            "checksums": self.checksums,
+            CONFIG_DIGEST: self.config_sha256,
+        }
         return fields | {name: value for name, value in saved.items() if value}
 
 
@@ -103,11 +114,17 @@ class AmberHfQuantizer(HfQuantizer):
     quantization_config: AmberQuantConfig
     report = None
 
-    def _process_model_before_weight_loading(self, model: torch.nn.Module, **kwargs: object) -> None:
+    def _process_model_before_weight_loading(
+        self, model: torch.nn.Module, checkpoint_files: list[str] | None = None, **kwargs: object
+    ) -> None:
         # On the meta device: what wraps layers later (device_map, tensor parallelism) wraps the pruned ones.
         if not self.quantization_config.quantizes:
             self.report = sparsify_(model, self.quantization_config.config)
         elif self.pre_quantized:
+            # Read anew: model.config may differ from the file where the caller asked for it.
+            if self.quantization_config.config_sha256 and checkpoint_files:
+                path = Path(checkpoint_files[0]).with_name("config.json")
+                check_config_file(path, self.quantization_config.config_sha256)
             if not self.quantization_config.layers:
                 raise ValueError(
                     "quantization_config: it has no 'layers'; the saved config.json is not complete"
@@ -148,7 +165,7 @@ class AmberHfQuantizer(HfQuantizer):
                 raise ValueError(f"layer '{name}': {error}") from None
         # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
         check_saved(model, self.quantization_config.layers, self.quantization_config.checksums)
-        install_phase_hooks(model)
+        install_phase_hooks(model, self.quantization_config.config.cached_prompts)
         remember_config(model, self.quantization_config.config)
         if self.report is not None:
             self.report = dataclasses.replace(self.report, bytes_after=linears_bytes(model))
@@ -166,6 +183,11 @@ class AmberHfQuantizer(HfQuantizer):
             return None, {}
         self.quantization_config.layers = describe_layers(model)
         self.quantization_config.checksums = checksums(model)
+        # As save_pretrained sets them between this call and writing the file.
+        model.config.dtype = str(model.dtype).removeprefix("torch.")
+        model.config.architectures = [type(model).__name__]
+        fields = json.loads(model.config.to_json_string())
+        self.quantization_config.config_sha256 = config_digest(fields)
         names = [name for name, layer in model.named_modules() if isinstance(layer, QuantizedLinear)]
         state = model.state_dict()
         return state | {f"{name}.weight": state[f"{name}.weight"].flatten() for name in names}, {}

@@ -1,8 +1,8 @@
 """vLLM: serves a model folder that `AmberQuantConfig` saved (pruning, not 8 bits).
 
 vLLM loads this through the entry point ``vllm.general_plugins``. It packs prefills and decodes into one batch of rows;
-a row is pruned when its request had nothing in the cache before this step, as everywhere in amber_ext: later chunks of
-a chunked prefill and decodes are dense. vLLM merges q, k, v and gate, up into one weight; each part keeps its own
+a row is pruned when its request processes its prompt, as `amber_ext.phase` decides: when nothing was in the cache
+before this step, or several tokens come now. With speculative decoding those may be drafts, and run dense. vLLM merges q, k, v and gate, up into one weight; each part keeps its own
 pattern and scores.
 
 Refused: CUDA graphs and vLLM's compilation (a graph would freeze the phases of its first batch), tensor parallelism, and
@@ -29,6 +29,7 @@ from amber_ext.methods.checkpoint import QUANT_METHOD
 from amber_ext.ops.functional import linear, nm_prune
 from amber_ext.ops.pattern import Pattern
 from amber_ext.ops.scores import selection_scale
+from amber_ext.phase import prompt_requests
 
 
 class AmberVllmConfig(QuantizationConfig):
@@ -88,7 +89,8 @@ class AmberVllmConfig(QuantizationConfig):
         processes = get_tensor_model_parallel_world_size()
         if processes > 1:
             raise ValueError(f"tensor_parallel_size: {processes} is not allowed with amber_ext; it must be 1")
-        return AmberVllmMethod(patterns, self.config)
+        drafts = get_current_vllm_config().speculative_config is not None
+        return AmberVllmMethod(patterns, self.config, "dense" if drafts else "sparse")
 
 
 @dataclass
@@ -106,11 +108,14 @@ class AmberVllmMethod(UnquantizedLinearMethod):
 
     Args:
         patterns: of the layer's parts; None is dense.
+        cached_prompts: of `prompt_requests`.
     """
 
-    def __init__(self, patterns: list[Pattern | None], config: AmberConfig) -> None:
+    def __init__(
+        self, patterns: list[Pattern | None], config: AmberConfig, cached_prompts: str = "sparse"
+    ) -> None:
         super().__init__()
-        self.patterns, self.config = patterns, config
+        self.patterns, self.config, self.cached_prompts = patterns, config, cached_prompts
 
     def create_weights(
         self,
@@ -139,7 +144,7 @@ class AmberVllmMethod(UnquantizedLinearMethod):
         self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
     ) -> torch.Tensor:
         """x ``[rows, K]`` to ``[rows, N]``."""
-        prefill = prefill_rows(len(x), x.device)
+        prefill = prefill_rows(len(x), x.device, self.cached_prompts)
         outputs = []
         for part in layer.amber_parts:
             weight = layer.weight[part.begin : part.end]
@@ -157,7 +162,7 @@ class AmberVllmMethod(UnquantizedLinearMethod):
         return torch.cat(outputs, -1)
 
 
-def prefill_rows(rows: int, device: torch.device) -> torch.Tensor | None:
+def prefill_rows(rows: int, device: torch.device, cached_prompts: str = "sparse") -> torch.Tensor | None:
     """Which rows of this step's batch are prefill, bool ``[rows]``; None where there is no batch (all are).
 
     Rows behind the last request's are padding, and count as decode. Nothing is synchronised.
@@ -176,7 +181,7 @@ def prefill_rows(rows: int, device: torch.device) -> torch.Tensor | None:
             "prefill from decode there; use another attention backend"
         )
     count = len(starts) - 1
-    is_prefill = lengths[:count] == starts[1:] - starts[:-1]  # nothing was in the cache before
+    is_prefill = prompt_requests(starts[1:] - starts[:-1], lengths[:count], cached_prompts)
     request = torch.searchsorted(starts[1:].contiguous(), torch.arange(rows, device=device), right=True)
     return (request < count) & is_prefill[request.clamp_max(count - 1)]
 

@@ -11,7 +11,7 @@ from amber_ext.families import EXPERTS
 from amber_ext.layers.recast import recast
 from amber_ext.ops.functional import linear
 from amber_ext.ops.pattern import Pattern
-from amber_ext.phase import DECODE, current_phase
+from amber_ext.phase import by_phase
 
 
 class AmberExperts:
@@ -29,8 +29,11 @@ class AmberExperts:
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
     ) -> torch.Tensor:
         """hidden_states ``[T, H]``, top_k_index and top_k_weights ``[T, top_k]`` to ``[T, H]``."""
-        if current_phase() == DECODE:
-            return super().forward(hidden_states, top_k_index, top_k_weights)
+        return by_phase(self._prefill, super().forward, hidden_states, top_k_index, top_k_weights)
+
+    def _prefill(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
         return self.gated_experts(hidden_states, top_k_index, top_k_weights, self.pattern_of)
 
     def gated_experts(

@@ -14,7 +14,7 @@ from amber_ext.ops.checks import RESCALES, one_of
 from amber_ext.ops.derived import is_current, keep_scale, mark, storage_of
 from amber_ext.ops.pattern import Pattern
 from amber_ext.ops.scores import needs_scale
-from amber_ext.phase import DECODE, current_phase
+from amber_ext.phase import by_phase
 
 
 class AmberLinear(WeightCopies, torch.nn.Linear):
@@ -98,9 +98,13 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x ``[..., K]`` to ``[..., N]``; sparse in prefill, dense in decode (`amber_ext.phase`)."""
-        if current_phase() == DECODE:
-            return F.linear(x, self.weight, self.bias)
+        return by_phase(self._prefill, self._decode, x)
+
+    def _prefill(self, x: torch.Tensor) -> torch.Tensor:
         return functional.linear(x, **self.call_arguments())
+
+    def _decode(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
 
     def call_arguments(self) -> dict[str, object]:
         """What `linear` gets in prefill, but x."""

@@ -12,7 +12,7 @@ from amber_ext.ops.pattern import UNPRUNED, Pattern
 from amber_ext.ops.quantization import quantize_weight
 from amber_ext.ops.reference import QUANTIZED_DTYPES
 from amber_ext.ops.scores import SCORES, selection_scale
-from amber_ext.phase import DECODE, current_phase
+from amber_ext.phase import DECODE, by_phase, current_phase
 
 
 class QuantizedLinear(WeightCopies):
@@ -129,11 +129,18 @@ class QuantizedLinear(WeightCopies):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x ``[..., K]`` to ``[..., N]`` of x's dtype; pruned in prefill, dense in decode."""
-        return linear_w8a8(x, **self.call_arguments())
+        return by_phase(self._prefill, self._decode, x)
 
-    def call_arguments(self) -> dict[str, object]:
-        """What `linear_w8a8` gets now, but x."""
-        dense = current_phase() == DECODE
+    def _prefill(self, x: torch.Tensor) -> torch.Tensor:
+        return linear_w8a8(x, **self.call_arguments(dense=False))
+
+    def _decode(self, x: torch.Tensor) -> torch.Tensor:
+        return linear_w8a8(x, **self.call_arguments(dense=True))
+
+    def call_arguments(self, dense: bool | None = None) -> dict[str, object]:
+        """What `linear_w8a8` gets, but x: in decode when ``dense``, in prefill when not; None is the present phase."""
+        if dense is None:
+            dense = current_phase() == DECODE
         unpruned = dense or self.pattern.n == self.pattern.m
         weight, scale = (self.weight, None) if dense else self.derived()
         return {

@@ -49,6 +49,38 @@ def layer_number(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
+def quantized_layer(model: torch.nn.Module) -> str | None:
+    """The first layer of ``model`` whose weight is quantised, by `quantize_` or by another library; None without one."""
+    for name, module in model.named_modules():
+        if _is_quantized(module):
+            weight = getattr(module, "weight", None)
+            dtype = (
+                f" of {str(weight.dtype).removeprefix('torch.')}" if isinstance(weight, torch.Tensor) else ""
+            )
+            return f"'{name}' is a {type(module).__name__}{dtype}"
+    return None
+
+
+# Classes whose weight is packed away, or becomes 8-bit only on a GPU.
+_QUANTIZED_MODULES = ("torch.ao.nn.quantized", "bitsandbytes.nn")
+# What such layers of other libraries call their weight where it is not "weight": GPTQ and AWQ; compressed-tensors.
+_PACKED_WEIGHTS = ("qweight", "weight_packed")
+
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    if isinstance(module, QuantizedLinear) or type(module).__module__.startswith(_QUANTIZED_MODULES):
+        return True
+    tensors = {**module._parameters, **module._buffers}
+    if any(name in tensors for name in _PACKED_WEIGHTS):
+        return True
+    weight = tensors.get("weight")
+    if weight is None:
+        return False
+    narrow = weight.dtype.itemsize == 1 and weight.dtype != torch.bool
+    # torchao's tensors say that they are of the dtype that they were made from.
+    return narrow or weight.is_quantized or type(weight).__module__.startswith("torchao")
+
+
 class _Part(Protocol):
     macs: float
     sparse: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,44 @@ class Calibration:
 
     input_absmax: dict[str, torch.Tensor]
     norm_of: dict[str, str]
+
+
+def check_iterable(batches: object) -> None:
+    """Raises TypeError for what cannot be batches: most often one tensor, whose items are not batches."""
+    if isinstance(batches, torch.Tensor | str | Mapping) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches: {described(batches)} is not allowed; it must be a list, or another iterable, of token ids [B, T]"
+        )
+
+
+def checked_batch(batch: object) -> torch.Tensor:
+    """``batch``. Raises TypeError or ValueError unless it is token ids ``[B, T]``."""
+    if not isinstance(batch, torch.Tensor) or batch.dtype not in (torch.int64, torch.int32):
+        raise TypeError(
+            f"batches: a batch of {described(batch)} is not allowed; it must be a tensor of token ids [B, T], int64"
+        )
+    if batch.dim() != 2 or batch.numel() == 0:
+        raise ValueError(
+            f"batches: a batch of {described(batch)} is not allowed; it must be token ids [B, T], not empty "
+            "(ids[None] makes [1, T] of [T])"
+        )
+    return batch
+
+
+def list_batches(batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """All batches, each checked. Raises as these, and ValueError when there is none."""
+    check_iterable(batches)
+    found = [checked_batch(batch) for batch in batches]
+    if not found:
+        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
+    return found
+
+
+def described(value: object) -> str:
+    """What a value is, for a message: a tensor's dtype and shape, what else there is by its type."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    return type(value).__name__
 
 
 class _Recorder:
@@ -71,8 +109,9 @@ def calibrate(
         progress: show a progress bar.
 
     Raises:
-        ValueError: no batches, a layer that no token reached, or activations with NaN or Inf.
+        ValueError, TypeError: no batches or not such, a layer that no token reached, or activations with NaN or Inf.
     """
+    check_iterable(batches)
     recorder = _Recorder()
     handles = [
         module.register_forward_hook(recorder.norm_hook(name))
@@ -87,7 +126,7 @@ def calibrate(
     try:
         with torch.inference_mode(), decode():
             for batch in progress_bar(batches, "Calibrating", progress):
-                model(batch)
+                model(checked_batch(batch))
                 count += 1
     finally:
         for handle in handles:

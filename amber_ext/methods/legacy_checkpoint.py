@@ -18,6 +18,7 @@ from amber_ext.phase import install_phase_hooks
 FORMAT = 1
 MANIFEST = "amber_ext.json"
 WEIGHTS = "amber_ext.safetensors"
+GENERATION = "generation_config.json"
 
 
 def is_legacy_folder(folder: str | Path) -> bool:
@@ -61,7 +62,7 @@ def load_legacy(folder: Path, manifest: dict[str, object]) -> torch.nn.Module:
     """
     from accelerate import init_empty_weights
     from safetensors.torch import load_file
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     config = AutoConfig.from_pretrained(folder)
     # Parameters without memory; buffers that are in no state_dict (rotary frequencies) are computed.
@@ -75,6 +76,8 @@ def load_legacy(folder: Path, manifest: dict[str, object]) -> torch.nn.Module:
         raise ValueError(f"its files do not fit its config.json: {', '.join(strays[:5])}")
     install_phase_hooks(model)
     remember_config(model, _config_of(manifest))
+    if (folder / GENERATION).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model.eval()
 
 

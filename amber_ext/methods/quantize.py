@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from amber_ext.config import EVERY_LAYER, OutstandingSparseConfig
+from amber_ext.config import EVERY_LAYER, OutstandingSparseConfig, check_is_config
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
 from amber_ext.layers.sites import LinearSite, decide, find_linears
 from amber_ext.methods.calibration import Calibration, calibrate
+from amber_ext.methods.direct_reads import refuse_direct_reads
 from amber_ext.methods.norm_folding import fold_into_norm, readers_of_norm
 from amber_ext.methods.report import Report, ReportRow, layer_bytes, report_row
-from amber_ext.methods.sparsify import check_config, remember_config
+from amber_ext.methods.sparsify import check_config, refuse_quantized, remember_config
 from amber_ext.ops.pattern import UNPRUNED
 from amber_ext.ops.quantization import smoothing_factor
 from amber_ext.phase import install_phase_hooks
@@ -44,15 +45,17 @@ def quantize_(
         the `Report`.
 
     Raises:
-        ValueError: a configuration that does not fit the model, a model that is quantised already, no
-            batches, activations or weights with NaN or Inf.
+        ValueError: a configuration that does not fit the model, a model that is quantised already or whose code
+            reads the weight of a linear layer past it, no batches, activations or weights with NaN or Inf.
+        TypeError: config is no `OutstandingSparseConfig`.
     """
-    if any(isinstance(module, QuantizedLinear) for module in model.modules()):
-        raise ValueError("model: it is quantised already; load the original to quantise it anew")
+    refuse_quantized(model)
+    check_is_config(config, OutstandingSparseConfig)
     sites = find_linears(model)
     check_config(sites, config)
     _check_unquantized(sites, config)
     chosen = [s for s in sites if s.obstacle is None and not s.is_fused and not _keeps_dtype(s, config)]
+    refuse_direct_reads(model, chosen)
 
     folds = _Folds({}, {})
     calibration = None
@@ -73,7 +76,7 @@ def quantize_(
             if not site.is_fused:
                 bytes_before += layer_bytes(dense)
                 bytes_after += layer_bytes(new)
-        install_phase_hooks(model)
+        install_phase_hooks(model, config.cached_prompts)
     except BaseException:
         discard(replacements.values())
         raise

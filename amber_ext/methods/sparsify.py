@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from amber_ext.config import AmberConfig
+from amber_ext.config import AmberConfig, check_is_config
 from amber_ext.layers.pruned_experts import is_fused_experts, prune_experts
 from amber_ext.layers.pruned_linear import AmberLinear
-from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
-from amber_ext.layers.sites import LinearSite, SiteDecision, decide, find_linears
+from amber_ext.layers.sites import LinearSite, SiteDecision, decide, find_linears, quantized_layer
 from amber_ext.methods.report import Report, layer_bytes, report_row
 from amber_ext.phase import install_phase_hooks, remove_phase_hooks
 
@@ -31,6 +30,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
     Raises:
         ValueError: unknown targets or layers, no linear layers, a quantised model, unsupported fused experts, a
             weight with NaN or Inf, or a model whose phases cannot be told (`install_phase_hooks`).
+        TypeError: config is no `AmberConfig`.
     """
     refuse_quantized(model)
     sites = find_linears(model)
@@ -57,7 +57,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
             if not is_fused_experts(dense):
                 bytes_before += layer_bytes(dense)
                 bytes_after += layer_bytes(new)
-        install_phase_hooks(model)
+        install_phase_hooks(model, config.cached_prompts)
     except BaseException:
         discard(replacements.values())
         raise
@@ -72,7 +72,7 @@ def densify_(model: torch.nn.Module) -> None:
     """Undoes `sparsify_`, in place. A dense model stays as it is.
 
     Raises:
-        ValueError: the model was quantised (`quantize_`), which cannot be undone.
+        ValueError: the model is quantised, which cannot be undone.
     """
     refuse_quantized(model)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -82,9 +82,12 @@ def densify_(model: torch.nn.Module) -> None:
 
 
 def refuse_quantized(model: torch.nn.Module) -> None:
-    """Raises ValueError when `quantize_` made this model: that cannot be undone, and needs the dense weights."""
-    if any(isinstance(module, QuantizedLinear) for module in model.modules()):
-        raise ValueError("model: it was quantised, which cannot be undone; load the original")
+    """Raises ValueError when a layer is quantised: that cannot be undone, and the dense weights are needed."""
+    if (layer := quantized_layer(model)) is not None:
+        raise ValueError(
+            f"model: {type(model).__name__} is quantised ({layer}), which cannot be undone; a model that is not is "
+            "needed, load the original"
+        )
 
 
 # On the model, so that saving knows it: what it was pruned or quantised with.
@@ -102,7 +105,8 @@ def remembered_config(model: torch.nn.Module) -> AmberConfig | None:
 
 
 def check_config(sites: list[LinearSite], config: AmberConfig) -> None:
-    """Raises ValueError when ``config`` names projections, layers or experts that it cannot prune."""
+    """Raises TypeError when ``config`` is none, ValueError when it names projections, layers or experts that it cannot prune."""
+    check_is_config(config)
     projections = sorted({site.projection for site in sites})
     for target in config.targets:
         if target not in projections:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from typing import TypeVar
 
 import torch
@@ -27,10 +28,44 @@ def one_of(argument: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{argument}: {value!r} is not known; allowed: {', '.join(map(repr, allowed))}")
 
 
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, and not longer than that."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def listed(value: object, kind: type) -> tuple[object, ...] | None:
+    """The items of a list, or None where it is no list of that kind; a string, a dict and a bool are none."""
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        return None
+    items = tuple(value)
+    return items if all(isinstance(i, kind) and not isinstance(i, bool) for i in items) else None
+
+
+def mapping_of(argument: str, value: object, of: str) -> Mapping[str, object]:
+    """``value``. Raises ValueError unless it is a dict with names as keys."""
+    if not isinstance(value, Mapping) or listed(value.keys(), str) is None:
+        raise ValueError(f"{argument}: {shown(value)} is not allowed; it must be a dict of names to {of}")
+    return value
+
+
+def layer_numbers(argument: str, name: str, ids: object, allowed: str = "layer numbers") -> tuple[int, ...]:
+    """Decoder layers, each once and in order. Raises ValueError unless it is a list of whole numbers."""
+    numbers = listed(ids, Integral)
+    if numbers is None:
+        raise ValueError(f"{argument}: {name}: {shown(ids)} is not allowed; it must be a list of {allowed}")
+    return tuple(sorted({int(number) for number in numbers}))
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raises TypeError unless ``value`` is a tensor."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name}: {type(value).__name__} is not allowed; it must be a torch.Tensor")
+
+
 def check_input(x: torch.Tensor, pattern: Pattern) -> None:
     """x ``[..., K]``: a supported dtype and K a multiple of M."""
-    if not isinstance(x, torch.Tensor):
-        raise TypeError(f"x: {type(x).__name__} is not allowed; it must be a torch.Tensor")
+    check_tensor("x", x)
     if x.dtype not in DTYPES:
         raise TypeError(f"x: dtype {x.dtype} is not supported; allowed: {', '.join(map(str, DTYPES))}")
     if x.dim() == 0:
@@ -43,6 +78,7 @@ def check_factors(name: str, factors: torch.Tensor | None, x: torch.Tensor) -> N
     """One factor a channel: fp32 ``[K]`` on x's device. Values: `check_factor_values`."""
     if factors is None:
         return
+    check_tensor(name, factors)
     if factors.dtype != torch.float32:
         raise TypeError(f"{name}: dtype {factors.dtype} is not supported; allowed: torch.float32")
     if factors.dim() != 1 or factors.shape[0] != x.shape[-1]:
@@ -89,6 +125,7 @@ def run(op: Callable[..., T], *arguments: object, **factors: torch.Tensor | None
 
 def check_weight_shape(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
     """``[N, K]``, or ``[N, K']`` as `widen_weight` makes it for this pattern."""
+    check_tensor("weight", weight)
     in_features, widened = x.shape[-1], widened_features(x.shape[-1], pattern)
     # Not `in`: a compiler's symbolic sizes compare, but do not find themselves in a tuple.
     if weight.dim() != 2 or (weight.shape[1] != in_features and weight.shape[1] != widened):
@@ -101,6 +138,8 @@ def check_weight_shape(x: torch.Tensor, weight: torch.Tensor, pattern: Pattern) 
 def check_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern) -> None:
     """weight ``[N, K]`` or ``[N, K']`` and bias ``[N]`` that match x ``[..., K]`` in shape, dtype and device."""
     check_weight_shape(x, weight, pattern)
+    if bias is not None:
+        check_tensor("bias", bias)
     if bias is not None and (bias.dim() != 1 or bias.shape[0] != weight.shape[0]):
         raise ValueError(
             f"bias: shape {list(bias.shape)} does not match weight; allowed: [N] = [{weight.shape[0]}]"
@@ -122,6 +161,10 @@ def check_linear_w8a8(
     pattern: Pattern,
 ) -> None:
     """8-bit weight ``[N, K]`` or ``[N, K']``, weight_scale fp32 ``[N]``, bias ``[N]`` of x's dtype, on x's device."""
+    check_tensor("weight", weight)
+    check_tensor("weight_scale", weight_scale)
+    if bias is not None:
+        check_tensor("bias", bias)
     if weight.dtype not in QUANTIZED_DTYPES.values():
         allowed = ", ".join(map(str, QUANTIZED_DTYPES.values()))
         raise TypeError(f"weight: dtype {weight.dtype} is not supported; allowed: {allowed}")

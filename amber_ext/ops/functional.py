@@ -142,6 +142,7 @@ def linear_w8a8(
         ValueError, TypeError: an argument is not as above. RuntimeError: the backend cannot run.
     """
     pattern = Pattern(pattern)
+    checks.check_tensor("weight_scale", weight_scale)
     checks.check_factors("smooth", smooth, x)
     decision = decide_linear(
         x,

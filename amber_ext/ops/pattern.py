@@ -140,6 +140,8 @@ def widen_weight(weight: torch.Tensor, pattern: str | Pattern) -> torch.Tensor:
             f"pattern: '{pattern}' does not run on 2:4 hardware; allowed: "
             f"{', '.join(map(repr, EXTRA_WINDOWS))}"
         )
+    if not isinstance(weight, torch.Tensor):  # ops.checks imports from here
+        raise TypeError(f"weight: {type(weight).__name__} is not allowed; it must be a torch.Tensor")
     if weight.dim() != 2 or weight.shape[1] % WINDOW_COLUMNS != 0:
         raise ValueError(
             f"weight: shape {list(weight.shape)} is not allowed; it must be [N, K] with K a multiple of "

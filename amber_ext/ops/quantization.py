@@ -34,6 +34,7 @@ def quantize_weight(weight: torch.Tensor, dtype: str = "int8") -> tuple[torch.Te
         ValueError: unknown dtype, weight not 2-dimensional, empty or not finite. TypeError: weight's dtype.
     """
     checks.one_of("dtype", dtype, tuple(QUANTIZED_DTYPES))
+    checks.check_tensor("weight", weight)
     if weight.dtype not in checks.DTYPES:
         raise TypeError(f"weight: dtype {weight.dtype} is not supported; allowed: {checks.DTYPES}")
     if weight.dim() != 2 or weight.numel() == 0:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from amber_ext.ops.checks import DTYPES, one_of
+from amber_ext.ops.checks import DTYPES, check_tensor, one_of
 
 LOW_QUANTILE, HIGH_QUANTILE = 0.005, 0.995
 
@@ -52,9 +52,10 @@ def channel_scale(weight: torch.Tensor, score: str) -> torch.Tensor:
         columns of norm 0 get 2**-24.
 
     Raises:
-        ValueError: unknown score, weight not 2-dimensional, empty, or not finite. TypeError: dtype.
+        ValueError: unknown score, weight not 2-dimensional, empty, or not finite. TypeError: no tensor, or its dtype.
     """
     one_of("score", score, tuple(SCORES))
+    check_tensor("weight", weight)
     if weight.dim() != 2 or weight.numel() == 0:
         raise ValueError(f"weight: shape {list(weight.shape)} is not allowed; it must be [N, K], not empty")
     if weight.dtype not in DTYPES:

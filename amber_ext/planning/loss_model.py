@@ -16,6 +16,7 @@ import torch.nn.functional as F
 
 from amber_ext.config import AmberConfig
 from amber_ext.layers.sites import LinearSite, score_for
+from amber_ext.methods.calibration import list_batches
 from amber_ext.ops.functional import nm_prune
 from amber_ext.ops.pattern import Pattern
 from amber_ext.ops.scores import selection_scale
@@ -43,11 +44,9 @@ def predicted_losses(
         config: score and rescale.
 
     Raises:
-        ValueError: no batches.
+        ValueError, TypeError: no batches, or not such.
     """
-    batches = list(batches)
-    if not batches:
-        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
+    batches = list_batches(batches)
     modules = {site.name: model.get_submodule(site.module_name) for site in sites}
     scales = {
         site.name: selection_scale(modules[site.name].weight, score_for(site, config)) for site in sites

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from amber_ext.config import DEFAULT_TARGETS, AmberConfig
+from amber_ext.config import DEFAULT_TARGETS, AmberConfig, check_is_config
 from amber_ext.layers.sites import LinearSite, find_linears
+from amber_ext.methods.calibration import list_batches
 from amber_ext.methods.sparsify import check_config, densify_, refuse_quantized, sparsify_
 from amber_ext.ops.pattern import EXTRA_WINDOWS, UNPRUNED, Pattern
 from amber_ext.perplexity import mean_loss
@@ -75,11 +76,13 @@ def plan(
         patterns: with ``cost``, what to choose from.
 
     Raises:
-        ValueError: a quantised model, not exactly one target, or one that cannot be met.
+        ValueError: a quantised model, no batches, not exactly one target, or one that cannot be met.
+        TypeError: batches or config are not such.
     """
     if sum(target is not None for target in (coverage, skip, cost)) != 1:
         raise ValueError("coverage, skip, cost: exactly one of them must be given")
     refuse_quantized(model)
+    check_is_config(AmberConfig() if config is None else config)
     if cost is not None:
         return plan_for_cost(model, batches, cost, config, patterns=patterns, progress=progress).config
     config = dataclasses.replace(config or AmberConfig(), skip_layers={}, layer_patterns={})
@@ -105,7 +108,9 @@ def plan_for_cost(
 
     Args, raises: as `plan`. Fused experts stay dense.
     """
-    batches = list(batches)
+    refuse_quantized(model)
+    check_is_config(AmberConfig() if config is None else config)
+    batches = list_batches(batches)
     patterns = [Pattern(pattern) for pattern in patterns]
     if not patterns:
         raise ValueError("patterns: it is empty; at least 1 pattern to choose from is needed")
@@ -113,7 +118,6 @@ def plan_for_cost(
         raise ValueError(
             f"cost: {cost} is not allowed; it must be in (0, 1), relative to dense linear layers"
         )
-    refuse_quantized(model)
     every = find_linears(model)
     if config is not None:
         check_config(every, dataclasses.replace(config, skip_layers={}, layer_patterns={}))

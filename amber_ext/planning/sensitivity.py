@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from amber_ext.config import AmberConfig
+from amber_ext.config import AmberConfig, check_is_config
 from amber_ext.layers.pruned_experts import AmberExperts, is_fused_experts, prune_experts
 from amber_ext.layers.replace import dense_version
 from amber_ext.layers.sites import LinearSite, find_linears, score_for
+from amber_ext.methods.calibration import list_batches
 from amber_ext.methods.sparsify import refuse_quantized
 from amber_ext.ops.functional import nm_prune
 from amber_ext.ops.scores import selection_scale
@@ -68,11 +69,11 @@ def sensitivity(
 
     Raises:
         ValueError: no linear layers, a quantised model, no batches, or a weight with NaN or Inf.
+        TypeError: batches or config are not such.
     """
-    batches = list(batches)
-    if not batches:
-        raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
     refuse_quantized(model)
+    check_is_config(config)
+    batches = list_batches(batches)
     m = config.pattern.m
     measured = [s for s in find_linears(model) if s.obstacle is None and s.in_features % m == 0]
     errors = {site.name: _Errors() for site in measured}

@@ -9,10 +9,14 @@
 #define AMBER_HOST_DEVICE inline static
 #endif
 
+#define AMBER_PRAGMA(text) _Pragma(#text)
+
 #if defined(__CUDA_ARCH__)
 #define AMBER_UNROLL _Pragma("unroll")
+#define AMBER_UNROLL_BY(times) AMBER_PRAGMA(unroll(times))
 #define AMBER_DO_NOT_UNROLL _Pragma("unroll 1")
 #else
 #define AMBER_UNROLL
+#define AMBER_UNROLL_BY(times)
 #define AMBER_DO_NOT_UNROLL
 #endif

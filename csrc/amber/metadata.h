@@ -35,15 +35,22 @@ constexpr AMBER_HOST_DEVICE int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+// The same for a power of two. Of one that depends on a condition the compiler would make a division.
+constexpr AMBER_HOST_DEVICE int64_t round_up_to_power(int64_t value, int64_t power) {
+  return (value + power - 1) & -power;
+}
+
 // Rows and columns that E covers: the layouts' tiles, padding included.
 constexpr AMBER_HOST_DEVICE int64_t metadata_rows(MetadataLayout layout, int64_t rows) {
   const bool sm80 = layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm80_8bit;
-  return round_up(rows, sm80 ? 32 : 64);
+  return round_up_to_power(rows, sm80 ? 32 : 64);
 }
 
 constexpr AMBER_HOST_DEVICE int64_t metadata_cols(MetadataLayout layout, int64_t cols) {
   // SM80 interleaves two words of E per row: 2 x 16 columns (16-bit) or 2 x 32 (8-bit).
-  return round_up(cols, layout == MetadataLayout::kSm80_16bit ? 32 : layout == MetadataLayout::kSm80_8bit ? 64 : 128);
+  return round_up_to_power(cols, layout == MetadataLayout::kSm80_16bit  ? 32
+                                 : layout == MetadataLayout::kSm80_8bit ? 64
+                                                                        : 128);
 }
 
 constexpr AMBER_HOST_DEVICE int64_t metadata_bytes(MetadataLayout layout, int64_t rows, int64_t cols) {
@@ -63,19 +70,12 @@ AMBER_HOST_DEVICE int64_t sm90_8bit_byte(int64_t t, int64_t k, int64_t padded_ro
 }
 
 // SM80 stores E as words (uint16 for 16-bit values, uint32 for 8-bit ones), column-major with two
-// columns interleaved, after CUTLASS' row interweave and 2x2 swizzle that make it ldmatrix-ready.
+// columns interleaved, after CUTLASS' row interweave and 2x2 swizzle that make it ldmatrix-ready. The swizzle
+// exchanges the lowest bits of row and column.
 AMBER_HOST_DEVICE int64_t sm80_word(int64_t t, int64_t word_col, int64_t padded_rows, int group) {
   const int interweave = group / 8;
-  int64_t row = t / group * group + (t % 8) * interweave + (t % group) / 8;
-  int64_t col = word_col;
-  if (row % 2 == 0 && col % 2 == 1) {
-    ++row;
-    --col;
-  } else if (row % 2 == 1 && col % 2 == 0) {
-    --row;
-    ++col;
-  }
-  return (col / 2) * 2 * padded_rows + row * 2 + col % 2;
+  const int64_t row = t / group * group + (t % 8) * interweave + (t % group) / 8;
+  return (word_col / 2) * 2 * padded_rows + (row / 2 * 2 + word_col % 2) * 2 + row % 2;
 }
 
 // Where the nibble of row t, columns k..k+3 (k a multiple of 4) lies.
@@ -92,6 +92,19 @@ AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t,
       return {sm80_word(t, k / 32, padded_rows, 16) * 4 + (k % 32) / 8, shift};
   }
   return {0, 0};
+}
+
+// In both 16-bit layouts each tile of 16 rows lies alike, and rows t and t + 8 of it lie side by side: from the byte of
+// row 0 and some columns to that of row t and the same columns.
+inline constexpr int kMetadataTileRows = 16;
+
+AMBER_HOST_DEVICE int64_t metadata_tile_bytes(MetadataLayout layout, uint32_t tile) {
+  return layout == MetadataLayout::kSm90_16bit ? static_cast<int64_t>(tile) * 256
+                                               : static_cast<int64_t>(tile / 2) * 128 + tile % 2 * 8;
+}
+
+constexpr AMBER_HOST_DEVICE int metadata_row_bytes(int row_of_tile) {
+  return row_of_tile % 8 * 16 + row_of_tile / 8 * 2;
 }
 
 }  // namespace amber

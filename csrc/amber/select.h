@@ -17,17 +17,23 @@ constexpr uint32_t kNanKey = 0x7fc00000u;
 constexpr uint32_t kInfKey = 0x7f800000u;
 
 // A key whose unsigned (and signed) order is the order of the scores: the bits of a non-negative
-// float are monotone in its value.
+// float are monotone in its value. Keys are for comparing only: NaN's is another one on a GPU.
 AMBER_HOST_DEVICE uint32_t score_key(float x, float c) {
+#if defined(__CUDA_ARCH__)
+  // One FMUL, which makes 0x7fffffff of every NaN. In PTX: of a product with 1 the compiler makes none, and with it
+  // would go the NaNs' being equal.
+  float product;
+  asm("{\n\t.reg .f32 magnitude;\n\tabs.f32 magnitude, %1;\n\tmul.f32 %0, magnitude, %2;\n\t}"
+      : "=f"(product)
+      : "f"(x), "f"(c));
+  return __float_as_uint(product);
+#else
   const float product = x * c;  // c > 0, so |x * c| is exactly |x| * c
   uint32_t bits;
-#if defined(__CUDA_ARCH__)
-  bits = __float_as_uint(product);
-#else
   std::memcpy(&bits, &product, sizeof bits);
-#endif
   bits &= 0x7fffffffu;
   return bits > kInfKey ? kNanKey : bits;
+#endif
 }
 
 // Bit i of the result is set when element i is among the n largest of the M keys.
@@ -51,14 +57,45 @@ AMBER_HOST_DEVICE uint32_t survivors(const uint32_t (&key)[M], int n) {
   return mask;
 }
 
-// 2:4 without ranks: an element survives when it beats at least two of the other three, a majority
-// vote that becomes one predicate instruction on a GPU.
+// ---- 2:4 by a tournament
+//
+// Columns 0 and 1 play, columns 2 and 3 play. Say the winners are W and V and the losers w and v. There are three
+// outcomes, since W is before w and V before v:
+//   w before V: then both of {W, w} are before V and so before v. They survive.
+//   v before W: likewise {V, v} survive.
+//   neither: then V is before w and W before v, so w has W and V before it, and v too. W and V survive.
+// "Before" is by key, then by column; the left half's columns are the lower ones. So left wins a tie: w is before V
+// when its key is not smaller, v is before W only when its key is larger.
+//
+// The outcome is one number, made of constants: what it takes to gather the survivors on a GPU costs nothing more.
+//   bits 0 to 15   PRMT's selector: the bytes of two 16-bit columns out of four
+//   bits 16 to 19  the mask of the survivors
+//   bits 28 to 31  their nibble of E (metadata.h); at the top, so that a funnel shift moves it into a word of E
+// Where each half has one survivor, the outcome is the sum of their shares.
+inline constexpr uint32_t kShareOf0 = 0x00010010u, kShareOf1 = 0x10020032u;
+inline constexpr uint32_t kShareOf2 = 0x80045400u, kShareOf3 = 0xc0087600u;
+inline constexpr uint32_t kBothOfLower = 0x40033210u, kBothOfUpper = 0xe00c7654u;
+
+// Key: uint32_t, or a vector of 32-bit integers, one group a lane (`condition ? a : b` chooses by lane then).
+template <typename Key>
+AMBER_HOST_DEVICE Key tournament_2_4(Key key0, Key key1, Key key2, Key key3) {
+  const auto constant = [](uint32_t value) { return Key{} + static_cast<int32_t>(value); };
+  const auto lower_wins = key0 >= key1, upper_wins = key2 >= key3;
+  const Key lower_best = lower_wins ? key0 : key1, lower_other = lower_wins ? key1 : key0;
+  const Key upper_best = upper_wins ? key2 : key3, upper_other = upper_wins ? key3 : key2;
+  Key outcome = (lower_wins ? constant(kShareOf0) : constant(kShareOf1)) +
+                (upper_wins ? constant(kShareOf2) : constant(kShareOf3));
+  outcome = lower_other >= upper_best ? constant(kBothOfLower) : outcome;
+  return upper_other > lower_best ? constant(kBothOfUpper) : outcome;
+}
+
+template <typename Key>
+AMBER_HOST_DEVICE Key tournament_mask(Key outcome) {
+  return (outcome >> 16) & 15;
+}
+
 AMBER_HOST_DEVICE uint32_t survivors_2_4(const uint32_t (&key)[4]) {
-  const bool b01 = key[0] >= key[1], b02 = key[0] >= key[2], b03 = key[0] >= key[3];
-  const bool b12 = key[1] >= key[2], b13 = key[1] >= key[3], b23 = key[2] >= key[3];
-  const auto majority = [](bool a, bool b, bool c) { return (a & b) | (c & (a | b)); };
-  return static_cast<uint32_t>(majority(b01, b02, b03)) | static_cast<uint32_t>(majority(!b01, b12, b13)) << 1 |
-         static_cast<uint32_t>(majority(!b02, !b12, b23)) << 2 | static_cast<uint32_t>(majority(!b03, !b13, !b23)) << 3;
+  return tournament_mask(tournament_2_4(key[0], key[1], key[2], key[3]));
 }
 
 // `survivors` for an M known only at run time (m <= 32).

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include "amber/cuda/aligned.h"
 #include "checks.h"
 
 // Weak, so that the one library also loads under a CPU build of torch, which has no such symbol.
@@ -41,12 +42,10 @@ inline void check_device(const char* name, const Tensor& tensor, const Tensor& x
         ": it must be on x's device, cuda:", x.get_device_index());
 }
 
-inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
 // Contiguous and 16-byte aligned, as the kernels read it.
 inline Tensor kernel_input(const Tensor& tensor) {
   const Tensor contiguous = torch::stable::contiguous(tensor);
-  return aligned(contiguous.const_data_ptr()) ? contiguous : torch::stable::clone(contiguous);
+  return cuda::aligned(contiguous.const_data_ptr()) ? contiguous : torch::stable::clone(contiguous);
 }
 
 // One factor a column. Values on a GPU are not read here: that would synchronise.
@@ -61,5 +60,17 @@ inline std::optional<Tensor> checked_factors(const char* name, const std::option
 inline const float* scale_pointer(const std::optional<Tensor>& scale) {
   return scale ? static_cast<const float*>(scale->const_data_ptr()) : nullptr;
 }
+
+// Memory of a plan's, on x's device; null for 0 bytes.
+class Scratch {
+ public:
+  Scratch(const Tensor& x, int64_t bytes) {
+    if (bytes > 0) memory_ = torch::stable::new_empty(x, {bytes}, ScalarType::Byte);
+  }
+  void* get() const { return memory_ ? memory_->mutable_data_ptr() : nullptr; }
+
+ private:
+  std::optional<Tensor> memory_;
+};
 
 }  // namespace amber::ops

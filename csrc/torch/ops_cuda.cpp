@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "amber/cuda/masked/prune.h"
+#include "amber/cuda/masked/prune_quantize.h"
 #include "amber/cuda/masked/quantize.h"
 #include "cuda_support.h"
 #include "dense_linear.h"
@@ -57,34 +58,33 @@ Tensor linear_cuda(Tensor x, Tensor weight, std::optional<Tensor> bias, std::opt
 std::tuple<Tensor, Tensor> quantize_activations_cuda(Tensor x, std::optional<Tensor> smooth,
                                                      std::optional<Tensor> scale, std::string pattern_text,
                                                      std::string rescale, std::string dtype) {
-  const Pattern pattern = checked_pattern(pattern_text);
-  const Rescale rescale_kind = checked_rescale(rescale);
-  const QuantizedType type = checked_quantized_type(dtype);
-  const int64_t cols = checked_columns(x, pattern);
-  check(cols % 8 == 0, "x: its last dimension K = ", cols, " is not a multiple of 8, which the CUDA kernel needs");
-  const auto factors = checked_factors("smooth", smooth, x, cols);
+  QuantizeArgs args{};
+  args.dtype = activation_dtype(x);
+  args.pattern = checked_pattern(pattern_text);
+  args.rescale = checked_rescale(rescale);
+  args.type = checked_quantized_type(dtype);
+  args.cols = checked_columns(x, args.pattern);
+  args.rows = args.cols == 0 ? 0 : x.numel() / args.cols;
+  const cuda::PruneQuantizePlan plan = cuda::plan_prune_quantize(args);
+  check(plan.refusal.empty(), plan.refusal);
+  const auto smooth_factors = checked_factors("smooth", smooth, x, args.cols);
+  const auto scale_factors = checked_factors("scale", scale, x, args.cols);
   const Tensor input = kernel_input(x);
   std::vector<int64_t> sizes = sizes_of(input);
-  Tensor values = torch::stable::new_empty(input, sizes, scalar_type(type));
+  Tensor values = torch::stable::new_empty(input, sizes, scalar_type(args.type));
   sizes.pop_back();
-  Tensor token_scale = torch::stable::new_empty(input, sizes, ScalarType::Float);
-  if (x.numel() == 0) return {values, token_scale};
+  if (x.numel() == 0) return {values, torch::stable::new_zeros(input, sizes, ScalarType::Float)};
 
-  const bool sparse = pattern.n < pattern.m;
-  const Tensor pruned = sparse ? nm_prune_cuda(input, scale, pattern_text, "none") : input;
+  Tensor token_scale = torch::stable::new_empty(input, sizes, ScalarType::Float);
+  const Scratch pruned(input, plan.pruned_bytes);
+  args.x = input.const_data_ptr();
+  args.smooth = scale_pointer(smooth_factors);
+  args.scale = scale_pointer(scale_factors);
+  args.values = values.mutable_data_ptr();
+  args.token_scale = static_cast<float*>(token_scale.mutable_data_ptr());
   const DeviceGuard guard(x.get_device_index());
-  const QuantizeArgs args{pruned.const_data_ptr(),
-                          scale_pointer(factors),
-                          nullptr,
-                          values.mutable_data_ptr(),
-                          static_cast<float*>(token_scale.mutable_data_ptr()),
-                          x.numel() / cols,
-                          cols,
-                          pattern,
-                          activation_dtype(x),
-                          sparse ? rescale_kind : Rescale::kNone,
-                          type};
-  check_cuda(cuda::quantize_pruned(args, input.const_data_ptr(), current_stream(x)), "quantize_activations");
+  const std::string error = cuda::run_prune_quantize(args, pruned.get(), current_stream(x));
+  check(error.empty(), error);
   return {values, token_scale};
 }
 
@@ -94,7 +94,8 @@ Tensor dequantize_cuda(Tensor product, Tensor token_scale, Tensor weight_scale, 
   check_device("token_scale", token_scale, product);
   check_device("weight_scale", weight_scale, product);
   if (bias) check_device("bias", *bias, product);
-  check(shape.cols % 8 == 0, "product: N = ", shape.cols, " is not a multiple of 8, which the CUDA kernel needs");
+  check(shape.cols % cuda::kQuantizeVector == 0, "product: N = ", shape.cols, " is not a multiple of ",
+        cuda::kQuantizeVector, ", which the CUDA kernel needs");
   const Tensor input = kernel_input(product);
   const Tensor rows_scale = torch::stable::contiguous(token_scale);
   const Tensor cols_scale = kernel_input(weight_scale);

@@ -54,12 +54,18 @@ PROMPT = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
 
 
 def steps(calls):
-    """One entry per model call: all its layers must agree."""
-    assert len(calls) % LAYERS == 0
-    result = []
-    for i in range(0, len(calls), LAYERS):
-        assert len(set(calls[i : i + LAYERS])) == 1
-        result.append(calls[i])
+    """One entry per model call, all its layers must agree: phase and tokens, or ``("mixed", prompt, sampled)``."""
+    result, left = [], list(calls)
+    while left:
+        if left[:LAYERS] == left[:1] * LAYERS:
+            result.append(left[0])
+            left = left[LAYERS:]
+        else:
+            assert left[: 2 * LAYERS] == left[:2] * LAYERS, left[: 2 * LAYERS]
+            (prompt, prompt_rows), (sampled, sampled_rows) = left[:2]
+            assert (prompt, sampled) == ("sparse", "dense")
+            result.append(("mixed", prompt_rows, sampled_rows))
+            left = left[2 * LAYERS :]
     return result
 
 
@@ -104,3 +110,19 @@ def load(path, config=None, **options):
 def logits(model):
     with torch.inference_mode():
         return model(IDS.to(model.device)).logits.cpu()
+
+
+# ---- results of `amber-ext eval`
+
+
+def strict_json(text):
+    """JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def saved_results(folder):
+    return strict_json((folder / "results.json").read_text())

@@ -13,22 +13,24 @@ import amber_ext
 
 PACKAGE = "amber_ext"
 # Each room of the package, and the rooms that it may use beside itself; every other arrow points up.
-LEAVES = {"phase", "progress", "versions", "families", "perplexity"}
+LEAVES = {"phase", "progress", "versions", "families", "perplexity", "files", "folders"}
 ROOMS = {
     "phase": set(),
     "progress": set(),
     "versions": set(),
     "families": set(),
+    "files": set(),
+    "folders": {"files"},
     "perplexity": {"progress"},
     "ops": {"_introspect"},  # compiled: it imports nothing
-    "config": {"ops", "families"},
+    "config": {"ops", "families", "files", "phase"},
     "layers": {"ops", "config", "phase", "families"},
     "methods": {"layers", "ops", "config", "phase", "progress", "families"},
-    "models": {"methods", "layers", "config", "phase", "versions", "ops"},
+    "models": {"methods", "layers", "config", "phase", "versions", "ops", "folders"},
     "planning": {"methods", "layers", "ops", "config", "phase", "progress", "perplexity"},
-    "integrations": {"models", "methods", "layers", "ops", "config", "phase", "versions"},
+    "integrations": {"models", "methods", "layers", "ops", "config", "phase", "versions", "folders"},
 }
-ROOMS["evaluation"] = ROOMS["planning"] | {"planning", "models"}
+ROOMS["evaluation"] = ROOMS["planning"] | {"planning", "models", "files"}
 ROOMS["cli"] = ROOMS["__init__"] = {*ROOMS, "cli"}
 
 MAX_LINES, MAX_FILES = 250, 12

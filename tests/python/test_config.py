@@ -1,8 +1,18 @@
 import json
 
 import pytest
+import torch
 
-from amber_ext import AmberConfig, OutstandingSparseConfig, Pattern
+from amber_ext import (
+    AmberConfig,
+    OutstandingSparseConfig,
+    Pattern,
+    plan,
+    plan_for_cost,
+    quantize_,
+    sensitivity,
+    sparsify_,
+)
 
 
 def test_round_trip(tmp_path):
@@ -105,3 +115,62 @@ def test_outstanding_sparse_refusals(fields, message):
 def test_unknown_fields_are_named_with_their_class():
     with pytest.raises(ValueError, match="OutstandingSparseConfig field: 'beta' is not known"):
         OutstandingSparseConfig.from_dict({"beta": 1})
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        *(({name: value}, f"{name}: {value!r} is not allowed; it must be a dict")
+          for name in ("skip_layers", "layer_patterns", "unquantized") for value in (None, 3, "q_proj")),
+        *(({"targets": value}, "it must be a list of projection names") for value in (3, [1], [None], {"a": 1})),
+        *(({"skip_layers": {"q_proj": value}}, "skip_layers: q_proj: .* it must be a list of layer numbers")
+          for value in (3, None, "01", ["1"], [1.5], [True], {"1": 2})),
+        ({"skip_layers": {3: [1]}}, "skip_layers: {3: .* it must be a dict of names to layer numbers"),
+        ({"layer_patterns": {"q_proj": ["2:4"]}}, "layer_patterns: q_proj: .* it must be a dict"),
+        ({"layer_patterns": {"q_proj": {"2:4": 3}}}, "layer_patterns: q_proj: 3 .* it must be a list"),
+        *(({"alpha": value}, r"alpha: .* is not allowed; it must be in \[0, 1\]")
+          for value in (None, "0.5", True, [1])),
+        ({"unquantized": {"q_proj": [None]}}, "unquantized: q_proj: .* list of layer numbers or 'all'"),
+        ({"targets": [torch.ones(9, 9)]}, "targets: "),
+    ],
+)  # fmt: skip
+def test_fields_of_other_types(fields, message):
+    with pytest.raises(ValueError, match=message) as error:
+        OutstandingSparseConfig.from_dict(fields)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize("fields", [None, "2:4", ["pattern"], 3])
+def test_from_dict_takes_a_dict(fields):
+    with pytest.raises(ValueError, match="fields: .* is not allowed; it must be a dict"):
+        AmberConfig.from_dict(fields)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"targets": 3}', b'{"pattern": "5:4"}', b"[" * 100_000])
+def test_a_file_is_named_by_its_path(tmp_path, content):
+    (tmp_path / "mine.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^path: '.*mine.json' is not ") as error:
+        AmberConfig.load(tmp_path / "mine.json")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("config", [None, "2:4", {"pattern": "2:4"}, 3])
+def test_what_is_no_configuration(tiny_llama, snapshot, config):
+    batches, unchanged = [torch.ones(1, 8, dtype=torch.int64)], snapshot(tiny_llama)
+    calls = {
+        "AmberConfig": [
+            lambda: sparsify_(tiny_llama, config),
+            lambda: sensitivity(tiny_llama, batches, config),
+            *([] if config is None else [lambda: plan(tiny_llama, batches, config, skip=1)]),
+            *([] if config is None else [lambda: plan_for_cost(tiny_llama, batches, 0.8, config)]),
+        ],
+        "OutstandingSparseConfig": [
+            lambda: quantize_(tiny_llama, config, batches),
+            lambda: quantize_(tiny_llama, AmberConfig(), batches),
+        ],
+    }
+    for kind, functions in calls.items():
+        for function in functions:
+            with pytest.raises(TypeError, match=f"^config: .* is not allowed; it must be an {kind} "):
+                function()
+    unchanged()

@@ -96,6 +96,9 @@ function(amber_add_cuda target)
     endif()
   endforeach()
 
+  target_sources(${target} PRIVATE ${sources}/linear/plan_sparse_linear.cpp ${sources}/linear/run_sparse_linear.cpp
+    ${sources}/masked/prune_quantize.cpp)
+  target_include_directories(${target} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_compile_definitions(${target} PUBLIC AMBER_WITH_CUDA)
 endfunction()
 

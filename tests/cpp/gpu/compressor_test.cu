@@ -12,7 +12,7 @@ namespace {
 using namespace amber;
 using namespace amber::gpu_test;
 
-TEST(GpuCompressor, EqualsCutlassByteForByte) {
+TEST(GpuCompressor, EqualsCutlassByteForByte_sm90) {
   AMBER_NEEDS_GPU();
   if (device_arch() != 90) GTEST_SKIP() << "CUTLASS' SM90 compressor needs SM90; this is " << device_arch();
   using Element = cutlass::bfloat16_t;

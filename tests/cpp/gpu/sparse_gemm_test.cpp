@@ -1,157 +1,140 @@
-// The sparse GEMMs, compression included, against fp64 products of the pruned input.
+// Every sparse GEMM with every pattern, compression included, against fp64 products of the pruned input.
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
-#include "amber/cuda/compress/prune_compress.h"
+
+#include <set>
+
+#include "amber/cuda/sparse_gemm/refusal.h"
+#include "cases/product.h"
 #include "support.h"
-
-#include <algorithm>
-
-#include "amber/cpu/prune/prune.h"
 
 namespace {
 
 using namespace amber;
 using namespace amber::gpu_test;
+using cuda::RasterOrder;
+using cuda::SparseGemmKernel;
 
-template <typename T>
-struct Problem {
-  int64_t t, n, k;
-  Pattern pattern;
-  std::vector<T> x, weight, bias, pruned;
+struct Instance {
+  const SparseGemmKernel* kernel;
+  SparsePattern sparse;
 
-  Problem(int64_t t, int64_t n, int64_t k, unsigned seed, Pattern pattern = {2, 4})
-      : t(t),
-        n(n),
-        k(k),
-        pattern(pattern),
-        x(random_normal<T>(t * k, seed)),
-        weight(random_normal<T>(n * k, seed + 1)),
-        bias(random_normal<T>(n, seed + 2)),
-        pruned(t * k) {
-    cpu::prune_rows({x.data(), nullptr, pruned.data(), nullptr, t, k, pattern, dtype_of<T>(), Rescale::kNone}, 0, t);
+  std::string name() const { return kernel->name + ("_" + name_of(sparse)); }
+};
+
+std::vector<Instance> instances() {
+  std::vector<Instance> all;
+  for (const SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
+    for (const SparsePattern& sparse : kSparsePatterns) all.push_back({kernel, sparse});
   }
+  return all;
+}
 
-  // All of a small product, a sample of a large one.
-  void expect(const std::vector<T>& y, bool with_bias) const {
-    std::mt19937 rng(9);
-    const int64_t samples = std::min<int64_t>(t * n, 20000);
-    for (int64_t s = 0; s < samples; ++s) {
-      const int64_t i = samples == t * n ? s : static_cast<int64_t>(rng() % static_cast<uint64_t>(t * n));
-      double sum = with_bias ? to_float(bias[i % n]) : 0.0, magnitude = std::fabs(sum);
-      for (int64_t c = 0; c < k; ++c) {
-        const double product = static_cast<double>(to_float(pruned[i / n * k + c])) * to_float(weight[i % n * k + c]);
-        sum += product, magnitude += std::fabs(product);
-      }
-      // fp32 accumulation over K/2 products, then one rounding to T.
-      const double rounding = std::is_same_v<T, Float16> ? 0x1p-11 : 0x1p-8;
-      const double bound = magnitude * static_cast<double>(k) * 0x1p-24 + std::fabs(sum) * rounding + 1e-6;
-      ASSERT_NEAR(to_float(y[i]), sum, bound) << "row " << i / n << " column " << i % n;
-    }
+std::string skip_reason(const SparseGemmKernel& kernel) {
+  if (const std::string reason = no_gpu(); !reason.empty()) return reason;
+  return kernel.runs_on(device_arch())
+             ? ""
+             : std::string(kernel.name) + " is not for compute capability " + std::to_string(device_arch() / 10) + "." +
+                   std::to_string(device_arch() % 10);
+}
+
+class GpuSparseGemm : public testing::TestWithParam<Instance> {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = skip_reason(kernel()); !reason.empty()) GTEST_SKIP() << reason;
+  }
+  const SparseGemmKernel& kernel() const { return *GetParam().kernel; }
+  int64_t in_multiple() const {
+    return GetParam().sparse.extra_windows == 0 ? kernel().in_features_multiple : kernel().copies_in_features_multiple;
   }
 };
 
-template <typename T>
-struct Device {
-  int64_t k, wide_k;
-  Pattern pattern;
-  DeviceArray<T> x, weight, bias, values, output;
-  DeviceArray<uint8_t> metadata;
-  cuda::SparseGemmArgs args;
-  DeviceArray<uint8_t> workspace;
-  const cuda::SparseGemmKernel& kernel;
-
-  Device(const Problem<T>& p, const cuda::SparseGemmKernel& kernel, bool with_bias)
-      : k(p.k),
-        wide_k(widened_cols(p.k, extra_windows(p.pattern))),
-        pattern(p.pattern),
-        x(p.x),
-        weight(widen_weight(p.weight, p.k, p.pattern)),
-        bias(p.bias),
-        values(rows(p, kernel) * wide_k / 2),
-        output(rows(p, kernel) * p.n),
-        metadata(metadata_bytes(kernel.layout, p.t, wide_k)),
-        args{values.get(),
-             metadata.get(),
-             weight.get(),
-             with_bias ? bias.get() : nullptr,
-             output.get(),
-             p.t,
-             p.n,
-             wide_k,
-             device_attribute(cudaDevAttrMultiProcessorCount)},
-        workspace(kernel.workspace_bytes(args)),
-        kernel(kernel) {}
-
-  static int64_t rows(const Problem<T>& p, const cuda::SparseGemmKernel& kernel) {
-    return kernel.padded_rows ? metadata_rows(kernel.layout, p.t) : p.t;
+// T, N and K from one multiple on, around the kernel's tile, and beyond its pipeline's depth. Every number occurs, and
+// the other options change from shape to shape.
+std::vector<ProductShape> shapes_of(const SparseGemmKernel& kernel, const SparsePattern& sparse, int64_t in_multiple) {
+  const auto [m, n, k] = kernel.tile;
+  const int64_t out = kernel.out_features_multiple, in = in_multiple;
+  // Where padding ends: the tile, or what K is padded to before the copies.
+  const int64_t edge = std::max<int64_t>(k, padded_cols(1, sparse.extra_windows));
+  const std::set<int64_t> ks{in, 2 * in, 3 * in, edge - in, edge, edge + in, 9 * k, round_up(9 * k + 1, in)};
+  const std::set<int64_t> ns{out, 2 * out, 3 * out, n - out, n, n + out, 2 * n + out};
+  const std::set<int64_t> ts{1, 2, 16, 63, 64, 65, m - 1, m, m + 1, 2 * m + 1, 3 * m};
+  std::vector<int64_t> in_features, out_features(ns.begin(), ns.end()), tokens(ts.begin(), ts.end());
+  for (int64_t size : ks) {
+    if (size > 0) in_features.push_back(size);
   }
 
-  void run(cudaStream_t stream) {
-    const int64_t value_rows = kernel.padded_rows ? metadata_rows(kernel.layout, args.rows) : args.rows;
-    check(cuda::prune_compress({x.get(), nullptr, values.get(), metadata.get(), args.rows, k, value_rows, dtype_of<T>(),
-                                kernel.layout, pattern},
-                               stream));
-    ASSERT_EQ(kernel.run(args, workspace.get(), stream), cuda::GemmStatus::kOk);
+  std::vector<ProductShape> shapes;
+  const auto add = [&](int64_t t, int64_t n, int64_t k) {
+    const auto i = static_cast<int>(shapes.size());
+    const RasterOrder orders[] = {RasterOrder::kHeuristic, RasterOrder::kAlongM, RasterOrder::kAlongN};
+    shapes.push_back({t, n, k, i % 2 == 0, i / 2 % 2 == 0, i / 4 % 2 == 0, i % 3 == 0 && kernel.rescales,
+                      static_cast<size_t>(i % 5 * 16), i % 4 == 1 ? 2 : 0, orders[i % 3], i % 3 == 2 ? 8 : 1});
+  };
+  for (size_t i = 0; i < 2 * tokens.size(); ++i) {
+    add(tokens[i % tokens.size()], out_features[i % out_features.size()], in_features[i % in_features.size()]);
   }
-};
+  for (int64_t t : {1000, 2049, 4097}) add(t, out, in);
+  return shapes;
+}
 
-template <typename T>
-void check_every_kernel() {
-  int ran = 0;
-  for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
-    if (!kernel->runs_on(device_arch()) || kernel->dtype != dtype_of<T>()) continue;
-    if (kernel->operands != cuda::Operands::k16bit) continue;
-    ++ran;
-    const int64_t n = odd_out_features(*kernel);
-    for (int64_t t : {1, 63, 64, 65, 127, 4100}) {
-      for (bool with_bias : {false, true}) {
-        SCOPED_TRACE(testing::Message() << kernel->name << " T " << t << " bias " << with_bias);
-        const Problem<T> problem(t, n, 448, static_cast<unsigned>(t));
-        Device<T> device(problem, *kernel, with_bias);
-        device.run(nullptr);
-        check(cudaDeviceSynchronize());
-        problem.expect(device.output.download(), with_bias);
-        if (testing::Test::HasFailure()) return;
-      }
-    }
-    for (Pattern pattern : {Pattern{4, 8}, {8, 16}, {10, 16, true}, {12, 16, true}}) {
-      SCOPED_TRACE(testing::Message() << kernel->name << " " << pattern.n << ":" << pattern.m);
-      const Problem<T> problem(130, n, 448, 5, pattern);
-      Device<T> device(problem, *kernel, true);
-      device.run(nullptr);
-      problem.expect(device.output.download(), true);
-    }
-    const Problem<T> large(300, 1024, 14336, 77);
-    Device<T> device(large, *kernel, false);
-    for (auto order : {cuda::RasterOrder::kHeuristic, cuda::RasterOrder::kAlongM, cuda::RasterOrder::kAlongN}) {
-      device.args.raster_order = order;
-      device.args.max_swizzle = order == cuda::RasterOrder::kAlongN ? 8 : 1;
-      device.run(nullptr);
-      large.expect(device.output.download(), false);
-    }
+cuda::SparseProblem problem_of(const SparseGemmKernel& kernel, const SparsePattern& sparse, const ProductShape& shape) {
+  return {
+      kernel.arch, kernel.operands, kernel.dtype, sparse.pattern, shape.rescaled ? Rescale::kVariance : Rescale::kNone,
+      shape.t,     shape.n,         shape.k};
+}
+
+TEST_P(GpuSparseGemm, Shapes) {
+  const SparsePattern& sparse = GetParam().sparse;
+  unsigned seed = 1;
+  for (const ProductShape& shape : shapes_of(kernel(), sparse, in_multiple())) {
+    ASSERT_EQ(cuda::refusal(kernel(), problem_of(kernel(), sparse, shape)), "") << describe(shape);
+    check_product(kernel(), sparse, shape, ++seed);
+    if (HasFailure()) return;
+    // One step beside, the shape is refused.
+    ProductShape beside = shape;
+    beside.k += in_multiple() / 2;
+    EXPECT_NE(cuda::refusal(kernel(), problem_of(kernel(), sparse, beside)), "") << describe(beside);
+    beside.k = shape.k, beside.n += kernel().out_features_multiple / 2;
+    EXPECT_NE(cuda::refusal(kernel(), problem_of(kernel(), sparse, beside)), "") << describe(beside);
   }
-  if (ran == 0) GTEST_SKIP() << "this build has no sparse GEMM for compute capability " << device_arch();
 }
 
-TEST(GpuSparseGemm, BFloat16) {
-  AMBER_NEEDS_GPU();
-  check_every_kernel<BFloat16>();
-}
-TEST(GpuSparseGemm, Float16) {
-  AMBER_NEEDS_GPU();
-  check_every_kernel<Float16>();
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GpuSparseGemm);
+INSTANTIATE_TEST_SUITE_P(, GpuSparseGemm, testing::ValuesIn(instances()), ByName());
+
+class GpuSparseGemmSlow : public GpuSparseGemm {};
+
+TEST_P(GpuSparseGemmSlow, LargeLayerInEveryRasterOrder) {
+  for (auto order : {RasterOrder::kHeuristic, RasterOrder::kAlongM, RasterOrder::kAlongN}) {
+    ProductShape shape{300, 1024, 14336};
+    shape.raster_order = order, shape.max_swizzle = order == RasterOrder::kAlongN ? 8 : 1;
+    check_product(kernel(), GetParam().sparse, shape, 77);
+  }
 }
 
-TEST(GpuSparseGemm, SideStreamAndGraphReplayWithNewInputs) {
+std::vector<Instance> instances_of_2_4() {
+  std::vector<Instance> all;
+  for (const SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) all.push_back({kernel, kSparsePatterns[0]});
+  return all;
+}
+
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(GpuSparseGemmSlow);
+INSTANTIATE_TEST_SUITE_P(, GpuSparseGemmSlow, testing::ValuesIn(instances_of_2_4()), ByName());
+
+class GpuSparseGemmStream : public testing::TestWithParam<cuda::Operands> {};
+
+TEST_P(GpuSparseGemmStream, SideStreamAndGraphReplayWithNewInputs) {
   AMBER_NEEDS_GPU();
-  const auto* kernel = cuda::default_sparse_gemm(device_arch(), cuda::Operands::k16bit, DType::kBFloat16);
-  if (!kernel) GTEST_SKIP() << "this build has no sparse GEMM for compute capability " << device_arch();
+  const auto* kernel = cuda::default_sparse_gemm(device_arch(), GetParam(), DType::kBFloat16);
+  if (!kernel) GTEST_SKIP() << "this build has no such sparse GEMM for compute capability " << device_arch();
   cudaStream_t stream;
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-  const Problem<BFloat16> first(130, 256, 512, 1), second(130, 256, 512, 40);
-  Device<BFloat16> device(first, *kernel, true);
+  const ProductShape shape{130, 256, 512};
+  const Product<BFloat16> first(*kernel, kSparsePatterns[0], shape, 1), second(*kernel, kSparsePatterns[0], shape, 40);
+  DeviceProduct<BFloat16> device(first);
   device.run(stream);  // before the capture: kernels load lazily
   check(cudaStreamSynchronize(stream));
-  first.expect(device.output.download(), true);
+  first.reference.expect(device.output.download());
 
   cudaGraph_t graph;
   cudaGraphExec_t executable;
@@ -159,19 +142,22 @@ TEST(GpuSparseGemm, SideStreamAndGraphReplayWithNewInputs) {
   device.run(stream);
   check(cudaStreamEndCapture(stream, &graph));
   check(cudaGraphInstantiate(&executable, graph, 0));
-  device.x.upload(second.x);
-  device.weight.upload(second.weight);
+  device.x.upload(second.x), device.scale.upload(second.scale), device.smooth.upload(second.smooth);
+  device.weight.upload(second.weight), device.weight_scale.upload(second.weight_scale);
   device.bias.upload(second.bias);
   check(cudaGraphLaunch(executable, stream));
   check(cudaStreamSynchronize(stream));
-  second.expect(device.output.download(), true);
+  second.reference.expect(device.output.download());
   check(cudaGraphExecDestroy(executable));
   check(cudaGraphDestroy(graph));
   check(cudaStreamDestroy(stream));
 }
 
+INSTANTIATE_TEST_SUITE_P(, GpuSparseGemmStream, testing::Values(cuda::Operands::k16bit, cuda::Operands::kInt8),
+                         [](const auto& info) { return info.param == cuda::Operands::kInt8 ? "int8" : "bf16"; });
+
 TEST(SparseGemmList, NamesAreUniqueAndFound) {
-  for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
+  for (const SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
     EXPECT_EQ(cuda::find_sparse_gemm(kernel->name), kernel) << kernel->name;
   }
   EXPECT_EQ(cuda::find_sparse_gemm("no such kernel"), nullptr);

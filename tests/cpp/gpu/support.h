@@ -1,19 +1,18 @@
-// What the GPU tests share: a skip with its reason, device memory that starts poisoned, random input.
+// What the GPU tests share: a skip with its reason, device memory whose neighbours are watched, names.
 #pragma once
 
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <limits>
-#include <random>
+#include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
-#include "amber/cpu/compress/widen.h"
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
 #include "amber/dtype.h"
+#include "cases/input.h"
 
 namespace amber::gpu_test {
 
@@ -42,76 +41,104 @@ inline int device_arch() {
   return device_attribute(cudaDevAttrComputeCapabilityMajor) * 10 + device_attribute(cudaDevAttrComputeCapabilityMinor);
 }
 
-// Starts as 0xff bytes: NaN as a float, and no valid metadata.
+// An array that fills its allocation; or, with an offset (a multiple of 16 bytes), a slice of a larger one.
+//
+// The whole allocation starts as 0xff bytes: NaN as a float, and no valid metadata. The emulated GPU counts an
+// allocation that was filled so as never written: there a kernel that reads what nobody wrote, in the array or beside
+// it, is stopped, and so is a write beyond the allocation. A write beside a slice is found when the slice ends.
 template <typename T>
 class DeviceArray {
  public:
-  explicit DeviceArray(size_t count) : count_(count) {
-    check(cudaMalloc(&data_, bytes() + 1));
-    check(cudaMemset(data_, 0xff, bytes()));
+  explicit DeviceArray(size_t count, size_t offset = 0)
+      : count_(count), offset_(offset), guard_(offset > 0 ? kGuard : 0) {
+    const size_t all = offset_ + bytes() + guard_;
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, std::max<size_t>(all, 1)));  // no slack: an overrun must show
+    memory_ = static_cast<uint8_t*>(memory);
+    check(cudaMemset(memory_, 0xff, all));
   }
-  explicit DeviceArray(const std::vector<T>& from) : DeviceArray(from.size()) { upload(from); }
-  ~DeviceArray() { cudaFree(data_); }
+  explicit DeviceArray(const std::vector<T>& from, size_t offset = 0) : DeviceArray(from.size(), offset) {
+    upload(from);
+  }
+  ~DeviceArray() {
+    expect_untouched(memory_, offset_, "before");
+    expect_untouched(memory_ + offset_ + bytes(), guard_, "after");
+    cudaFree(memory_);
+  }
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
 
-  void upload(const std::vector<T>& from) { check(cudaMemcpy(data_, from.data(), bytes(), cudaMemcpyHostToDevice)); }
+  void upload(const std::vector<T>& from) { check(cudaMemcpy(get(), from.data(), bytes(), cudaMemcpyHostToDevice)); }
   std::vector<T> download() const {
     std::vector<T> to(count_);
-    check(cudaMemcpy(to.data(), data_, bytes(), cudaMemcpyDeviceToHost));
+    check(cudaMemcpy(to.data(), get(), bytes(), cudaMemcpyDeviceToHost));
     return to;
   }
-  T* get() const { return static_cast<T*>(data_); }
+  T* get() const { return reinterpret_cast<T*>(memory_ + offset_); }
 
  private:
+  static constexpr size_t kGuard = 256;
+
+  static void expect_untouched(const uint8_t* from, size_t size, const char* where) {
+    std::vector<uint8_t> guard(size);
+    if (size == 0 || cudaMemcpy(guard.data(), from, size, cudaMemcpyDeviceToHost) != cudaSuccess) return;
+    EXPECT_EQ(std::count(guard.begin(), guard.end(), 0xff), static_cast<int64_t>(size))
+        << "a kernel wrote to the bytes " << where << " an array";
+  }
+
   size_t bytes() const { return count_ * sizeof(T); }
-  size_t count_;
-  void* data_ = nullptr;
+  size_t count_, offset_, guard_;
+  uint8_t* memory_ = nullptr;
 };
-
-template <typename T>
-std::vector<T> random_normal(size_t count, unsigned seed) {
-  std::mt19937 rng(seed);
-  std::normal_distribution<float> normal;
-  std::vector<T> x(count);
-  for (T& value : x) value = from_float<T>(normal(rng));
-  return x;
-}
-
-// Normal numbers with NaN, Inf, -0 and ties among them.
-template <typename T>
-std::vector<T> random_awkward(size_t count, unsigned seed) {
-  std::vector<T> x = random_normal<T>(count, seed);
-  std::mt19937 rng(seed + 1);
-  const float specials[] = {
-      std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(), -0.0f, 0.0f, 1.0f, -1.0f};
-  for (T& value : x) {
-    if (const int kind = rng() % 16; kind < 6) value = from_float<T>(specials[kind]);
-  }
-  return x;
-}
-
-// N of a product whose last tile is as narrow as the kernel allows.
-inline int64_t odd_out_features(const cuda::SparseGemmDescriptor& kernel) { return 256 + kernel.out_features_multiple; }
-
-// A weight [n, k] with the copies that a pattern's windows need.
-template <typename T>
-std::vector<T> widen_weight(const std::vector<T>& weight, int64_t k, Pattern pattern) {
-  const int extra = extra_windows(pattern);
-  const int64_t n = static_cast<int64_t>(weight.size()) / k, wide = widened_cols(k, extra);
-  std::vector<T> result(n * wide, T{});
-  for (int64_t row = 0; row < n; ++row) {
-    for (int64_t column = 0; column < wide; ++column) {
-      const int64_t source = cpu::source_column(column, k, extra);
-      if (source >= 0) result[row * wide + column] = weight[row * k + source];
-    }
-  }
-  return result;
-}
 
 template <typename T>
 constexpr DType dtype_of() {
   return sizeof(T) == 4 ? DType::kFloat32 : std::is_same_v<T, Float16> ? DType::kFloat16 : DType::kBFloat16;
 }
+
+// Runs `run` with an element of a 16-bit dtype.
+template <typename Run>
+auto with_16bit(DType dtype, Run run) {
+  return dtype == DType::kFloat16 ? run(Float16{}) : run(BFloat16{});
+}
+
+// The same for every dtype.
+template <typename Run>
+auto with_dtype(DType dtype, Run run) {
+  return dtype == DType::kFloat32 ? run(float{}) : with_16bit(dtype, run);
+}
+
+// ---- names in the names of tests; CTest filters by the sm80 and sm90 in them
+
+inline std::string name_of(DType dtype) {
+  return dtype == DType::kFloat32 ? "fp32" : dtype == DType::kFloat16 ? "fp16" : "bf16";
+}
+
+inline std::string name_of(const SparsePattern& sparse) {
+  std::string name = sparse.name;
+  return name.replace(name.find(':'), 1, "of");
+}
+
+inline std::string name_of(MetadataLayout layout) {
+  switch (layout) {
+    case MetadataLayout::kSm80_16bit:
+      return "sm80_16bit";
+    case MetadataLayout::kSm80_8bit:
+      return "sm80_8bit";
+    case MetadataLayout::kSm90_16bit:
+      return "sm90_16bit";
+    case MetadataLayout::kSm90_8bit:
+      return "sm90_8bit";
+  }
+  return "unknown";
+}
+
+// gtest's generator of names, for parameters that have a name().
+struct ByName {
+  template <typename Info>
+  std::string operator()(const Info& info) const {
+    return info.param.name();
+  }
+};
 
 }  // namespace amber::gpu_test

@@ -44,4 +44,19 @@ TEST(Metadata, AddressesAreABijection) {
   }
 }
 
+TEST(Metadata, TilesOf16RowsLieAlike) {
+  for (MetadataLayout layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit}) {
+    for (int64_t t = 0; t < 192; ++t) {
+      const auto tile = static_cast<uint32_t>(t / amber::kMetadataTileRows);
+      const int row = static_cast<int>(t % amber::kMetadataTileRows);
+      const int64_t from_row_0 = amber::metadata_tile_bytes(layout, tile) + amber::metadata_row_bytes(row);
+      for (int64_t k = 0; k < 256; k += 8) {
+        ASSERT_EQ(amber::nibble_address(layout, t, k, 192).byte,
+                  amber::nibble_address(layout, 0, k, 192).byte + from_row_0)
+            << t << " " << k;
+      }
+    }
+  }
+}
+
 }  // namespace

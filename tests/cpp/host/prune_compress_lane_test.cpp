@@ -54,7 +54,7 @@ void check(int64_t rows, int64_t cols, bool with_scale, std::mt19937& rng) {
   for (int64_t by = 0; by < grid.y; ++by) {
     for (int64_t bx = 0; bx < grid.x; ++bx) {
       for (int thread = 0; thread < cuda::kWarps * 32; ++thread) {
-        cuda::prune_compress_lane<T, Layout, S>(args, bx, by, thread);
+        cuda::prune_compress_lane<T, Layout, S>(args, grid.steps, bx, by, thread);
       }
     }
   }

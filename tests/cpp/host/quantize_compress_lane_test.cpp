@@ -54,7 +54,13 @@ void run_block(const cuda::QuantizeCompressArgs& args, int64_t t, int threads) {
   const float factor = Rescaled ? cuda::rescale_factor(row.moments, args.cols) : 1.0f;
   if (t < args.value_rows) args.token_scale[t] = t < args.rows ? units.scale * factor : 0.0f;
   for (int thread = 0; thread < threads; ++thread) {
-    cuda::quantize_lane_store<T, S>(args, t, thread, threads, registers[thread].chunk, units);
+    if (args.type == QuantizedType::kInt8) {
+      cuda::quantize_lane_store<T, QuantizedType::kInt8, S>(args, t, thread, threads, registers[thread].chunk,
+                                                            units.inverse);
+    } else {
+      cuda::quantize_lane_store<T, QuantizedType::kE4m3, S>(args, t, thread, threads, registers[thread].chunk,
+                                                            units.inverse);
+    }
   }
 }
 

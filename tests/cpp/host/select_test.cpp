@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "amber/metadata.h"
 #include "amber/pattern.h"
 
 namespace {
@@ -95,6 +96,42 @@ TEST(Survivors, EqualsASortForEveryPattern) {
         }
         if (m == 16) {
           ASSERT_EQ(fixed<16>(key, n), expected);
+        }
+      }
+    }
+  }
+}
+
+// Only the order of the keys matters, and four of them have no more than four places in it: these are all cases.
+TEST(Tournament, IsTheRankCountForEveryOrderOfFourKeys) {
+  for (int order = 0; order < 256; ++order) {
+    const uint32_t key[4] = {order & 3u, order >> 2 & 3u, order >> 4 & 3u, order >> 6 & 3u};
+    const uint32_t outcome = amber::tournament_2_4(key[0], key[1], key[2], key[3]);
+    const uint32_t kept = amber::survivors<4>(key, 2);
+    ASSERT_EQ(amber::tournament_mask(outcome), kept) << order;
+    ASSERT_EQ(amber::survivors_2_4(key), kept) << order;
+    const uint32_t nibble = amber::metadata_nibble(kept), first = nibble & 3u, second = nibble >> 2;
+    ASSERT_EQ(outcome >> 28, nibble) << order;
+    const uint32_t bytes_of_first = 0x10u + 0x22u * first, bytes_of_second = 0x10u + 0x22u * second;
+    ASSERT_EQ(outcome & 0xffffu, bytes_of_first | bytes_of_second << 8) << order;
+  }
+}
+
+// The same from scores, with what keys do to NaN, Inf, zeros and subnormal products.
+TEST(Tournament, KeepsTheTwoBestScores) {
+  const float values[] = {0.0f,  -0.0f, 1e-45f, -1e-45f, 1e-38f, -1e-38f, 1.0f,
+                          -1.0f, 2.0f,  3e38f,  -3e38f,  kInf,   -kInf,   kNan};
+  for (float c : {1.0f, 0.5f, 3.0f}) {
+    for (float x0 : values) {
+      for (float x1 : values) {
+        for (float x2 : values) {
+          for (float x3 : values) {
+            const float x[4] = {x0, x1, x2, x3};
+            uint32_t key[4];
+            std::vector<float> score(4);
+            for (int i = 0; i < 4; ++i) key[i] = amber::score_key(x[i], c), score[i] = std::fabs(x[i]) * c;
+            ASSERT_EQ(amber::survivors_2_4(key), by_sorting(score, 2)) << x0 << " " << x1 << " " << x2 << " " << x3;
+          }
         }
       }
     }

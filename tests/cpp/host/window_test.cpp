@@ -181,6 +181,30 @@ TEST(SurvivorsWindowed, IsTheBestSetThatFits) {
   }
 }
 
+// The definition: columns by score, each taken if the set still fits.
+uint32_t by_greed(const uint32_t (&key)[kWindowColumns], int extra) {
+  uint64_t order[kWindowColumns];
+  for (int i = 0; i < kWindowColumns; ++i) order[i] = static_cast<uint64_t>(~key[i]) << 4 | static_cast<uint64_t>(i);
+  std::sort(order, order + kWindowColumns);
+  uint32_t kept = 0;
+  for (uint64_t next : order) {
+    const uint32_t bit = 1u << (next & 15u);
+    if (fits_in(kept | bit, extra)) kept |= bit;
+  }
+  return kept;
+}
+
+TEST(SurvivorsWindowed, IsGreedyForTenMillionGroups) {
+  std::mt19937 rng(5);
+  for (const uint32_t range : {2u, 3u, 5u, 16u, 1u << 30}) {  // few values: many ties
+    for (int trial = 0; trial < 2000000; ++trial) {
+      uint32_t key[kWindowColumns];
+      for (uint32_t& k : key) k = rng() % range;
+      ASSERT_EQ(survivors_windowed<1>(key), by_greed(key, 1)) << range << " " << trial;
+    }
+  }
+}
+
 TEST(SurvivorsWindowed, MaximisesTheSumOfScores) {
   std::mt19937 rng(4);
   for (int trial = 0; trial < 100; ++trial) {

@@ -1,13 +1,18 @@
 // What the files that decode instructions share.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <unordered_map>
 
+#include "instructions/simd.h"
 #include "machine/machine.h"
 
 namespace emu {
+
+std::unique_ptr<Kernel> decode_kernel(const Module& module, const std::string& name,
+                                      const std::function<u64(const std::string&)>& symbol_address);
 
 struct Decoder {
   const Module& module;
@@ -29,8 +34,12 @@ struct Decoder {
   bool symbol_value(const std::string& name, u64& value) const;
 
   // A memory operand: op.a = row of the base (constant row for a symbol), op.offset.
-  void address(const Operand& o, Op& op, int bits);
+  void address(const Operand& o, Op& op);
 };
+
+// registers.cpp
+void each_register(const Operand& o, const std::function<void(const std::string&)>& f);
+void assign_rows(Decoder& d);
 
 inline int type_bits(const std::string& t) {
   if (t == "pred") return 1;
@@ -41,11 +50,16 @@ inline int type_bits(const std::string& t) {
   return i < t.size() ? std::atoi(t.c_str() + i) : 0;
 }
 
-bool decode_alu(Decoder& d, const Instruction& in, Op& op);
-bool decode_convert(Decoder& d, const Instruction& in, Op& op);
-bool decode_memory(Decoder& d, const Instruction& in, Op& op);
-bool decode_control(Decoder& d, const Instruction& in, Op& op);
-bool decode_matrix(Decoder& d, const Instruction& in, Op& op);
-bool decode_async(Decoder& d, const Instruction& in, Op& op);
+inline void nothing(Warp&, const Op&, u32) {}
+
+// Each knows some instructions: it fills `op` and returns true, or returns false.
+using Decode = bool(Decoder& d, const Instruction& in, Op& op);
+Decode decode_control, decode_warp_function;                                           // instructions
+Decode decode_arithmetic, decode_bits, decode_convert, decode_move, decode_predicate;  // arithmetic
+Decode decode_copy_async, decode_matrix_copy, decode_memory;                           // memory
+Decode decode_bulk, decode_mbarrier;                                                   // bulk
+Decode decode_mma, decode_wgmma;                                                       // matrix
+
+void finish_mmas(Warp& w);  // matrix/wgmma.cpp
 
 }  // namespace emu

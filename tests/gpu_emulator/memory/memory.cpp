@@ -1,3 +1,4 @@
+// Allocations and their shadows.
 #include "memory/memory.h"
 
 #include <algorithm>
@@ -19,7 +20,6 @@ u64 Memory::allocate(u64 bytes, const char* kind, bool written) {
   a.bytes = bytes;
   a.shadow = static_cast<u8*>(std::calloc(bytes + 64, 1));
   if (written) std::memset(a.shadow, kWritten, bytes);
-  a.serial = ++serial_;
   a.kind = kind;
   allocations_[a.base] = a;
   ++generation_;
@@ -47,14 +47,6 @@ void Memory::adopt(u64 base, u64 bytes, const char* kind) {
   a.kind = kind;
   a.read_only = true;
   allocations_[base] = a;
-  ++generation_;
-}
-
-void Memory::forget(u64 base) {
-  const auto found = allocations_.find(base);
-  if (found == allocations_.end()) return;
-  std::free(found->second.shadow);
-  allocations_.erase(found);
   ++generation_;
 }
 

@@ -2,9 +2,6 @@
 #pragma once
 
 #include <map>
-#include <mutex>
-#include <string>
-#include <vector>
 
 #include "ptx/numeric.h"
 
@@ -16,7 +13,6 @@ enum : u8 { kWritten = 1, kLoaded = 2, kStored = 4 };
 struct Allocation {
   u64 base = 0, bytes = 0;
   u8* shadow = nullptr;
-  u64 serial = 0;
   const char* kind = "cudaMalloc";
   bool read_only = false;
   bool used = false;  // by a kernel since the last footprint
@@ -39,14 +35,13 @@ class Memory {
   Footprint take_footprint();
   // Registers memory that the emulator does not own (parameters).
   void adopt(u64 base, u64 bytes, const char* kind);
-  void forget(u64 base);
   // Changes when a pointer that find() or use() returned is no longer good.
   u64 generation() const { return generation_; }
   u64 total() const { return total_; }
 
  private:
   std::map<u64, Allocation> allocations_;  // by base
-  u64 serial_ = 0, generation_ = 1, total_ = 0;
+  u64 generation_ = 1, total_ = 0;
 };
 
 }  // namespace emu

@@ -14,7 +14,7 @@ struct TensorMap {
   u64 strides[4];  // bytes, of dimensions 1 up
   u16 box[5];
   u8 element_stride[5];
-  u8 rank, element_bytes, swizzle, interleave, fill, type;
+  u8 rank, element_bytes, swizzle;
 };
 static_assert(sizeof(TensorMap) <= 128);
 

@@ -59,7 +59,6 @@ struct Parameter {
 
 struct Function {
   std::string name;
-  bool entry = false;
   std::vector<Parameter> parameters;
   u64 parameter_bytes = 0;
   std::map<std::string, Register> registers;
@@ -72,7 +71,6 @@ struct Module {
   std::string text;
   std::map<std::string, std::pair<size_t, size_t>> bodies;  // of every function: where its text is
   std::vector<Variable> shared, global, constant;
-  std::vector<std::string> entries;
 };
 
 // Reads the module's variables and finds its functions; bodies are parsed when they are needed.

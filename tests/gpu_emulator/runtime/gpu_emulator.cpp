@@ -3,8 +3,9 @@
 #include "gpu_emulator.h"
 #pragma GCC visibility pop
 
-#include "runtime/counts.h"
+#include "machine/options.h"
 #include "runtime/report.h"
+#include "runtime/runtime.h"
 
 namespace emu {
 namespace {

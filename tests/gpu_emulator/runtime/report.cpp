@@ -1,10 +1,15 @@
+// The report's lines and totals.
 #include "runtime/report.h"
 
 #include <cxxabi.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <sstream>
+
+#include "machine/shared_memory.h"
 
 namespace emu {
 namespace {

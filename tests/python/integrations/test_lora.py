@@ -51,7 +51,10 @@ def test_phases_under_lora(folder, calls):
         cache = model(PROMPT, use_cache=True).past_key_values
         assert of_base_layers() == [("sparse", 10)]
         model(PROMPT[:, :2], past_key_values=cache)
-        assert of_base_layers() == [("dense", 2)]
-        model.generate(input_ids=PROMPT, max_new_tokens=3, min_new_tokens=3, do_sample=False)
-        assert of_base_layers() == [("sparse", 10), ("dense", 1), ("dense", 1)]
+        model(PROMPT[:, :1], past_key_values=cache)
+        assert of_base_layers() == [("sparse", 2), ("dense", 1)]
+        model.generate(
+            input_ids=PROMPT, max_new_tokens=3, min_new_tokens=3, do_sample=False, prefill_chunk_size=9
+        )
+        assert of_base_layers() == [("sparse", 9), ("sparse", 1), ("dense", 1), ("dense", 1)]
         assert LAYERS == 12

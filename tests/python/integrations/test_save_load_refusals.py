@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from helpers import IDS, PRUNED, QUANTIZED, load
 
 from amber_ext import quantize_, sparsify_
@@ -19,6 +20,12 @@ def test_a_saved_file_that_was_tampered_with(folder, tmp_path):
             json.dumps({**original, "quantization_config": original["quantization_config"] | changes})
         )
 
+    rewritten(config=original["quantization_config"]["config"] | {"score": "wanda"})
+    with pytest.raises(
+        ValueError, match="quantization_config: '.*config.json' is not the one that was saved"
+    ):
+        load(tmp_path / "saved")
+    del original["quantization_config"]["config_sha256"]  # as in folders from before there was one
     rewritten(layers={})
     with pytest.raises(ValueError, match="quantization_config: it has no 'layers'"):
         load(tmp_path / "saved")
@@ -54,6 +61,30 @@ def test_incomplete_and_changed_weights(folder, tmp_path, tensor, how):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match="layer 'model.layers.1.mlp.gate_proj': its tensors are not those"):
         load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens", "model.norm", "lm_head", "model.layers.0.self_attn.o_proj"]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_changed_tensors_are_noticed_in_any_dtype(folder, tmp_path, name, dtype):
+    """Also those that are not in 8 bits, and where the model is asked for in another dtype than it was saved in."""
+    from safetensors.torch import load_file, save_file
+
+    load(folder, QUANTIZED).save_pretrained(tmp_path / "saved")
+    load(tmp_path / "saved", dtype=dtype)
+    path = tmp_path / "saved" / "model.safetensors"
+    weights = load_file(path)
+    weights[f"{name}.weight"].view(-1)[-1] *= 1.5  # the first row of embeddings is padding, zeros
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"layer '{name}': its tensors are not those that were saved"):
+        load(tmp_path / "saved", dtype=dtype)
+
+
+def test_the_config_may_be_changed_by_the_caller(folder, tmp_path):
+    """What must not differ is the file."""
+    load(folder, QUANTIZED).save_pretrained(tmp_path / "saved")
+    assert load(tmp_path / "saved", use_cache=False).config.use_cache is False
 
 
 def test_refuses():

@@ -144,9 +144,11 @@ def test_a_mixed_batch(vllm_config, quantization, kind, prefix, widths, patterns
     """A decode, a whole prompt, a later chunk of another, a prompt of one token, and two rows of padding."""
     made = layer(kind, prefix, quantization)
     x = torch.randn(11, made.input_size)
-    rows = torch.tensor([0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0], dtype=torch.bool)
+    rows = torch.tensor([0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0], dtype=torch.bool)
+    drafted = torch.tensor([0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0], dtype=torch.bool)  # the chunk may be drafts
     with batch([0, 1, 5, 8, 9], [30, 4, 12, 1]):
         assert torch.equal(plugin.prefill_rows(11, x.device), rows)
+        assert torch.equal(plugin.prefill_rows(11, x.device, "dense"), drafted)
         output = made(x)
     output = output[0] if isinstance(output, tuple) else output
     torch.testing.assert_close(output, expected(made, x, widths, patterns, rows), rtol=1e-4, atol=1e-4)

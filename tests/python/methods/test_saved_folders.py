@@ -16,8 +16,9 @@ CONFIG = OutstandingSparseConfig(
     pattern="8:16", rescale="variance", unquantized={"q_proj": (0,), "o_proj": "all"}
 )
 WEIGHTS = "model.safetensors"
+GENERATION = "generation_config.json"
 LAYER = "model.layers.1.mlp.up_proj"
-
+CHANGED = "config.json' is not the one that was saved"
 
 KINDS = {"plain": {}, "tied-biased": {"tie_word_embeddings": True, "attention_bias": True}}
 
@@ -98,15 +99,20 @@ def truncate(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def rewrite_manifest(change):
-    """A damage: ``change`` edits the quantization_config in config.json."""
+def rewrite_config(change):
+    """A damage: ``change`` edits the fields of config.json."""
 
     def apply(folder):
         config = json.loads((folder / "config.json").read_text())
-        change(config["quantization_config"])
+        change(config)
         (folder / "config.json").write_text(json.dumps(config))
 
     return apply
+
+
+def rewrite_manifest(change):
+    """A damage: ``change`` edits the quantization_config in config.json."""
+    return rewrite_config(lambda config: change(config["quantization_config"]))
 
 
 def rewrite_tensors(change):
@@ -152,8 +158,20 @@ def flip(name):
         (lambda folder: (folder / WEIGHTS).unlink(), "cannot be loaded"),
         (lambda folder: (folder / "config.json").unlink(), "holds no model that save_quantized wrote"),
         (lambda folder: (folder / "config.json").write_text("{"), "holds no model that save_quantized wrote"),
-        (rewrite_manifest(lambda m: m.update(layers=[])), "it has no 'layers'"),
-        (rewrite_manifest(lambda m: m.pop("checksums")), "its tensors are not those that were saved"),
+        (rewrite_manifest(lambda m: m.update(layers=[], config_sha256=None)), "it has no 'layers'"),
+        (
+            rewrite_manifest(lambda m: m.update(checksums={}, config_sha256=None)),
+            "its tensors are not those that were saved",
+        ),
+        (rewrite_manifest(lambda m: m["layers"][LAYER].update(pattern="2:4")), CHANGED),
+        (rewrite_manifest(lambda m: m["layers"][LAYER].update(rescale="variance")), CHANGED),
+        (rewrite_manifest(lambda m: m["config"].update(pattern="2:4")), CHANGED),
+        (rewrite_manifest(lambda m: m.pop("checksums")), CHANGED),
+        (rewrite_config(lambda c: c.update(rms_norm_eps=1e-3)), CHANGED),
+        (rewrite_config(lambda c: c.update(new_field=1)), CHANGED),
+        (rewrite_config(lambda c: c.pop("eos_token_id")), CHANGED),
+        (lambda folder: (folder / GENERATION).unlink(), "generation_config.json"),
+        (lambda folder: (folder / GENERATION).write_text('{"eos'), "generation_config.json"),
         (rewrite_manifest(lambda m: m["layers"][LAYER].update(out_features=96)), "cannot be loaded"),
         (rewrite_manifest(lambda m: m["layers"].update(x=m["layers"].pop(LAYER))), "cannot be loaded"),
         (rewrite_manifest(lambda m: m["layers"].pop(LAYER)), "cannot be loaded"),
@@ -168,12 +186,29 @@ def test_damaged_folders_are_refused(quantized, tmp_path, damage, message):
 
 
 def test_tensors_of_another_dtype_are_not_taken_silently(quantized, tmp_path):
-    quantized.model.norm.to(torch.float64)
     save_quantized(quantized, tmp_path)
-    with pytest.raises(ValueError, match="'model.norm.weight' in another dtype than it was saved in"):
+    rewrite_config(lambda c: c.update(dtype="bfloat16"))(tmp_path)
+    rewrite_manifest(lambda m: m.update(config_sha256=None))(tmp_path)
+    with pytest.raises(ValueError, match="in another dtype than it was saved in"):
         load_quantized(tmp_path)
 
 
-def test_only_quantised_models_are_saved(tiny_llama, tmp_path):
-    with pytest.raises(ValueError, match="model: it has no quantised layers; call quantize_ first"):
-        save_quantized(tiny_llama, tmp_path)
+def test_config_json_may_be_written_in_another_way(quantized, tmp_path):
+    save_quantized(quantized, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(dict(reversed(config.items()))))
+    assert torch.equal(load_quantized(tmp_path)(IDS).logits, quantized(IDS).logits)
+
+
+def test_folders_without_a_checksum_of_config_json(quantized, tmp_path):
+    """Written by 0.2.0 before it was released: one dtype a tensor, no class looked at."""
+    save_quantized(quantized, tmp_path)
+    rewrite_manifest(
+        lambda m: m.update(checksums={k: " ".join(v.split()[:2]) for k, v in m["checksums"].items()})
+    )(tmp_path)
+    rewrite_manifest(lambda m: m.pop("config_sha256"))(tmp_path)
+    rewrite_config(lambda c: c.pop("architectures"))(tmp_path)
+    assert torch.equal(load_quantized(tmp_path)(IDS).logits, quantized(IDS).logits)
+    flip("model.norm.weight")(tmp_path)
+    with pytest.raises(ValueError, match="layer 'model.norm': its tensors are not those that were saved"):
+        load_quantized(tmp_path)

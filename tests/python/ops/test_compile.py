@@ -1,5 +1,6 @@
 """torch.compile: no graph break, one compile for many lengths, eager's results."""
 
+import asyncio
 import threading
 
 import pytest
@@ -16,6 +17,7 @@ from amber_ext import (
     quantize_,
     sparsify_,
 )
+from amber_ext.phase import current_phase
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +116,7 @@ def test_a_compiled_model_prefills_sparsely_and_decodes_densely(tiny_llama, arou
 
         cache = DynamicCache(config=tiny_llama.config)
         first = function(tokens, cache).logits
-        return first, function(tokens[:, :2], cache).logits
+        return first, function(tokens[:, :1], cache).logits
 
     with torch.no_grad():
         want = prefill_then_decode(call)
@@ -125,6 +127,25 @@ def test_a_compiled_model_prefills_sparsely_and_decodes_densely(tiny_llama, arou
         with prefill():
             always_sparse = prefill_then_decode(call)
         assert not torch.allclose(always_sparse[1], want[1], atol=1e-2)
+
+
+@pytest.mark.slow
+def test_generate_compiles_its_calls(tiny_llama, monkeypatch):
+    """As transformers does on a GPU with a static cache: every call but that of a whole prompt is compiled."""
+    sparsify_(tiny_llama, AmberConfig())
+    prompt = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
+    options = {"max_new_tokens": 5, "do_sample": False, "cache_implementation": "static"}
+    want = tiny_llama.generate(prompt, **options)
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(tiny_llama.__call__, backend=counter, fullgraph=True)
+    monkeypatch.setattr(tiny_llama, "get_compiled_call", lambda config: compiled, raising=False)
+    monkeypatch.setattr(tiny_llama, "_valid_auto_compile_criteria", lambda *args: True, raising=False)
+    for chunked in ({}, {"prefill_chunk_size": 5}):
+        for _ in range(2):
+            assert torch.equal(tiny_llama.generate(prompt, **options, **chunked), want)
+        sparse = {sum("amber" in str(node.target) for node in graph.graph.nodes) for graph in counter.graphs}
+        assert sparse == ({0, 12} if chunked else {0})
+    assert len(counter.graphs) <= 5
 
 
 def test_compiled_layers_follow_the_phase_of_their_thread():
@@ -146,6 +167,46 @@ def test_compiled_layers_follow_the_phase_of_their_thread():
         thread.join()
         assert torch.equal(compiled(x), dense) and not torch.equal(dense, sparse)
     assert seen == [True]
+
+
+def test_compiled_layers_follow_the_phase_of_their_task():
+    layer = AmberLinear.from_linear(torch.nn.Linear(64, 32), "2:4")
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(layer, backend=counter, fullgraph=True)
+    x = torch.randn(5, 64)
+
+    async def task(context, begun, other):
+        with context(), torch.no_grad():
+            want = layer(x)
+            begun.set()
+            await other.wait()  # the other task is in its phase now
+            return compiled(x), want
+
+    async def main():
+        a, b = asyncio.Event(), asyncio.Event()
+        return await asyncio.gather(task(decode, a, b), task(prefill, b, a))
+
+    for _ in range(2):
+        (dense, want_dense), (sparse, want_sparse) = asyncio.run(main())
+        assert torch.equal(dense, want_dense) and torch.equal(sparse, want_sparse)
+        assert not torch.equal(dense, sparse)
+    assert counter.frame_count == 2
+
+
+def test_compiled_code_may_say_its_phase():
+    layer = AmberLinear.from_linear(torch.nn.Linear(64, 32), "2:4")
+
+    def both(x):
+        with decode():
+            dense = layer(x)
+            with prefill():
+                return dense, layer(x)
+
+    x = torch.randn(5, 64)
+    with torch.no_grad():
+        for got, want in zip(torch.compile(both, backend="eager", fullgraph=True)(x), both(x), strict=True):
+            assert torch.equal(got, want)
+    assert current_phase() == "prefill"
 
 
 def test_backward_says_why_when_compiled():

@@ -7,11 +7,12 @@
 
 namespace amber::cuda {
 
-// A warp covers 8 lanes of columns by 32 rows: lanes of one column group take rows r, r + 8 of a group of
-// 16, which lie side by side in SM90's E, so a lane stores both of their words of E at once and a warp's
-// stores fill whole 32-byte sectors.
+// A warp covers 8 lanes of columns, whose scale it keeps in registers, by steps of 8 rows. Of a tile of 16 rows in E
+// the first step takes rows 0 to 3 and 8 to 11, the second those after them: a lane has rows t and t + 8, which lie
+// side by side in E, so that one store takes both.
 inline constexpr int kLanesAlongK = 8;
-inline constexpr int kWarpRows = 32;
+inline constexpr int kStepRows = 32 / kLanesAlongK;
+inline constexpr int kTileSteps = 2;
 inline constexpr int kWarps = 4;
 
 // Columns of a lane.
@@ -19,6 +20,27 @@ template <Selection S>
 inline constexpr int kLaneColumns = kExtraWindows<S> == 0 ? kCompressColumns : kCompressCopiesColumns;
 template <Selection S>
 inline constexpr int kLaneGroups = kLaneColumns<S> / kWindowColumns;
+
+// Blocks along K and along the rows, and the steps that each warp takes.
+struct CompressGrid {
+  int64_t x;
+  int64_t y;
+  int steps;
+};
+
+// A lane's columns: of row 0, but for E, which begins at the lane's first row of a tile.
+template <Selection S>
+struct LaneColumns {
+  const uint16_t* x;
+  uint16_t* values;
+  uint16_t* copies;
+  uint8_t* metadata[kLaneGroups<S>];
+  uint8_t* copies_metadata;
+  float scale[kLaneColumns<S>];
+  int row;          // of a tile, the lane's first
+  bool inside;      // not padding
+  bool has_values;  // padding columns have values only where there are copies: K' counts them
+};
 
 // What a lane makes of one row.
 template <Selection S>
@@ -29,20 +51,36 @@ struct LaneRow {
   uint32_t copies_nibbles;
 };
 
-// The columns at x; null stands for padding.
+template <Selection S>
+AMBER_HOST_DEVICE LaneRow<S> padding_row() {
+  LaneRow<S> row = {};
+  for (uint32_t& nibbles : row.nibbles) nibbles = kPaddingNibbles & 0xffffu;
+  row.copies_nibbles = kPaddingNibbles & ((1u << (4 * kExtraWindows<S> * kLaneGroups<S>)) - 1);
+  return row;
+}
+
+template <Selection S>
+struct LoadedRow {
+  Words4 part[2 * kLaneGroups<S>];
+};
+
+template <Selection S>
+AMBER_HOST_DEVICE LoadedRow<S> load_row(const uint16_t* x) {
+  LoadedRow<S> row;
+  AMBER_UNROLL
+  for (int i = 0; i < 2 * kLaneGroups<S>; ++i) row.part[i] = load_streaming(x + 8 * i);
+  return row;
+}
+
 template <typename T, Selection S>
-AMBER_HOST_DEVICE LaneRow<S> compress_lane_row(const uint16_t* x, const float* scale) {
+AMBER_HOST_DEVICE LaneRow<S> compress_row(const LoadedRow<S>& loaded, const float* scale) {
   constexpr int kExtra = kExtraWindows<S>;
   LaneRow<S> row = {};
-  row.copies_nibbles = x ? 0 : kPaddingNibbles;
   AMBER_UNROLL
   for (int group = 0; group < kLaneGroups<S>; ++group) {
-    row.nibbles[group] = kPaddingNibbles & 0xffffu;
-    if (!x) continue;
-    const Words4 part[2] = {load_streaming(x + 16 * group), load_streaming(x + 16 * group + 8)};
     uint32_t word[8];
     AMBER_UNROLL
-    for (int i = 0; i < 8; ++i) word[i] = part[i / 4].word[i % 4];
+    for (int i = 0; i < 8; ++i) word[i] = loaded.part[2 * group + i / 4].word[i % 4];
     const Compressed16<S> kept = compress_16_columns<T, S>(word, scale + 16 * group);
     AMBER_UNROLL
     for (int quad = 0; quad < kQuads; ++quad) row.values[group].word[quad] = kept.pair[quad];
@@ -50,44 +88,84 @@ AMBER_HOST_DEVICE LaneRow<S> compress_lane_row(const uint16_t* x, const float* s
     for (int window = 0; window < kExtra; ++window) {
       row.copies.word[group * kExtra + window] = kept.pair[kQuads + window];
     }
-    row.nibbles[group] = kept.nibbles & 0xffffu;
+    row.nibbles[group] = kExtra > 0 ? kept.nibbles & 0xffffu : kept.nibbles;
     row.copies_nibbles |= (kept.nibbles >> 16) << (4 * kExtra * group);
   }
   return row;
 }
 
 template <Selection S>
-AMBER_HOST_DEVICE void store_lane_values(const PruneCompressArgs& args, int64_t t, int64_t k, const LaneRow<S>& row) {
-  constexpr int kExtra = kExtraWindows<S>;
-  auto* values = static_cast<uint16_t*>(args.values) + t * (widened_cols(args.cols, kExtra) / 2);
+AMBER_HOST_DEVICE void store_values(const LaneColumns<S>& lane, int64_t at, const LaneRow<S>& row) {
   AMBER_UNROLL
   for (int group = 0; group < kLaneGroups<S>; ++group) {
-    store_16_bytes(values + k / 2 + 8 * group, row.values[group]);
+    store_16_bytes(lane.values + at + 8 * group, row.values[group]);
   }
-  if constexpr (kExtra > 0) store_copies<2 * kExtra>(values + copies_begin(k, args.cols, kExtra) / 2, row.copies);
+  if constexpr (kExtraWindows<S> > 0) store_copies<2 * kExtraWindows<S>>(lane.copies + at, row.copies);
 }
 
-template <MetadataLayout Layout, Selection S>
-AMBER_HOST_DEVICE void store_lane_metadata(const PruneCompressArgs& args, int64_t t, int64_t k, int64_t padded_rows,
-                                           const LaneRow<S> (&row)[2]) {
-  constexpr int kExtra = kExtraWindows<S>;
+// E of rows t and t + 8, 16 bits each.
+template <Selection S>
+struct StepMetadata {
+  uint32_t columns[kLaneGroups<S>];
+  uint32_t copies;
+};
+
+template <Selection S>
+AMBER_HOST_DEVICE void push_row(StepMetadata<S>& metadata, const LaneRow<S>& row) {
   AMBER_UNROLL
   for (int group = 0; group < kLaneGroups<S>; ++group) {
-    const int64_t column = k + group * kWindowColumns;
-    if constexpr (Layout == MetadataLayout::kSm90_16bit) {
-      *reinterpret_cast<uint32_t*>(args.metadata + sm90_16bit_byte(t, column, padded_rows)) =
-          row[0].nibbles[group] | row[1].nibbles[group] << 16;
+    metadata.columns[group] = metadata.columns[group] >> 16 | row.nibbles[group] << 16;
+  }
+  metadata.copies = metadata.copies >> 16 | row.copies_nibbles << 16;
+}
+
+template <Selection S>
+AMBER_HOST_DEVICE void store_metadata(const LaneColumns<S>& lane, int64_t at, const StepMetadata<S>& metadata) {
+  AMBER_UNROLL
+  for (int group = 0; group < kLaneGroups<S>; ++group) {
+    *reinterpret_cast<uint32_t*>(lane.metadata[group] + at) = metadata.columns[group];
+  }
+  if constexpr (kExtraWindows<S> == 1) {
+    lane.copies_metadata[at] = static_cast<uint8_t>(metadata.copies);
+    lane.copies_metadata[at + metadata_row_bytes(8)] = static_cast<uint8_t>(metadata.copies >> 16);
+  } else if constexpr (kExtraWindows<S> == 2) {
+    *reinterpret_cast<uint32_t*>(lane.copies_metadata + at) = metadata.copies;
+  }
+}
+
+// Full: no row and no column of the step is padding, so there is nothing to ask.
+template <typename T, MetadataLayout Layout, Selection S, bool Full>
+AMBER_HOST_DEVICE void compress_step(const PruneCompressArgs& args, const LaneColumns<S>& lane, uint32_t step) {
+  const uint32_t tile = step / kTileSteps;
+  const int row_of_tile = static_cast<int>(step % kTileSteps) * kStepRows;
+  const int64_t t = static_cast<int64_t>(tile) * kMetadataTileRows + row_of_tile + lane.row;
+  const int64_t value_stride = widened_cols(args.cols, kExtraWindows<S>) / 2;
+  // Both rows are loaded first, or one after the other where both together would take too many registers.
+  constexpr bool kAtOnce = kExtraWindows<S> == 0;
+  StepMetadata<S> metadata = {};
+  LoadedRow<S> loaded[2];
+  if constexpr (Full && kAtOnce) {
+    AMBER_UNROLL
+    for (int half = 0; half < 2; ++half) loaded[half] = load_row<S>(lane.x + (t + 8 * half) * args.cols);
+  }
+  AMBER_UNROLL_BY(kAtOnce ? 2 : 1)
+  for (int half = 0; half < 2; ++half) {
+    const int64_t at = t + 8 * half;
+    LaneRow<S> row;
+    if constexpr (Full) {
+      row = compress_row<T, S>(kAtOnce ? loaded[half] : load_row<S>(lane.x + at * args.cols), lane.scale);
+      store_values(lane, at * value_stride, row);
     } else {
-      auto* words = reinterpret_cast<uint16_t*>(args.metadata);
-      words[sm80_word(t, column / 16, padded_rows, 32)] = static_cast<uint16_t>(row[0].nibbles[group]);
-      words[sm80_word(t + 8, column / 16, padded_rows, 32)] = static_cast<uint16_t>(row[1].nibbles[group]);
+      row = padding_row<S>();
+      if (lane.inside && at < args.rows) {
+        row = compress_row<T, S>(load_row<S>(lane.x + at * args.cols), lane.scale);
+      }
+      if (lane.has_values && at < args.value_rows) store_values(lane, at * value_stride, row);
     }
+    push_row(metadata, row);
   }
-  if constexpr (kExtra > 0) {
-    const int64_t copies = copies_begin(k, args.cols, kExtra);
-    store_copies_metadata<kExtra>(args.metadata, Layout, t, copies, padded_rows, row[0].copies_nibbles);
-    store_copies_metadata<kExtra>(args.metadata, Layout, t + 8, copies, padded_rows, row[1].copies_nibbles);
-  }
+  if (!Full && t >= metadata_rows(Layout, args.rows)) return;
+  store_metadata(lane, metadata_tile_bytes(Layout, tile) + metadata_row_bytes(row_of_tile), metadata);
 }
 
 // Columns that the lanes cover, padding included.
@@ -96,53 +174,67 @@ AMBER_HOST_DEVICE int64_t covered_cols(int64_t cols) {
   return kExtraWindows<S> == 0 ? metadata_cols(Layout, cols) : padded_cols(cols, kExtraWindows<S>);
 }
 
-template <typename T, MetadataLayout Layout, Selection S>
-AMBER_HOST_DEVICE void prune_compress_lane(const PruneCompressArgs& args, int64_t block_x, int64_t block_y,
-                                           int thread) {
-  constexpr int kColumns = kLaneColumns<S>;
-  const int lane = thread % 32;
-  const int64_t k = ((block_x * kWarps + thread / 32) * kLanesAlongK + lane % kLanesAlongK) * kColumns;
+template <MetadataLayout Layout, Selection S>
+AMBER_HOST_DEVICE LaneColumns<S> lane_columns(const PruneCompressArgs& args, int64_t k, int row) {
+  constexpr int kExtra = kExtraWindows<S>;
   const int64_t padded_rows = metadata_rows(Layout, args.rows);
-  if (k >= covered_cols<Layout, S>(args.cols)) return;
-  const bool inside = k < args.cols;
-  // Padding columns beyond K have values only where there are copies: K' counts them.
-  const bool has_values = inside || kExtraWindows<S> > 0;
-
-  float scale[kColumns];
+  const int64_t copies = copies_begin(k, args.cols, kExtra);
+  LaneColumns<S> lane;
+  lane.x = static_cast<const uint16_t*>(args.x) + k;
+  lane.values = static_cast<uint16_t*>(args.values) + k / 2;
+  lane.copies = static_cast<uint16_t*>(args.values) + copies / 2;
+  uint8_t* metadata = args.metadata + metadata_row_bytes(row);
   AMBER_UNROLL
-  for (int i = 0; i < kColumns; ++i) scale[i] = 1.0f;
-  if (args.scale && inside) {
-    AMBER_UNROLL
-    for (int i = 0; i < kColumns; i += 4) load_4_floats(args.scale + k + i, scale + i);
+  for (int group = 0; group < kLaneGroups<S>; ++group) {
+    lane.metadata[group] = metadata + nibble_address(Layout, 0, k + group * kWindowColumns, padded_rows).byte;
   }
-
-  const auto* x = static_cast<const uint16_t*>(args.x);
+  lane.copies_metadata = metadata + nibble_address(Layout, 0, copies, padded_rows).byte;
+  lane.row = row;
+  lane.inside = k < args.cols;
+  lane.has_values = lane.inside || kExtra > 0;
   AMBER_UNROLL
-  for (int step = 0; step < 4; ++step) {
-    const int64_t t = block_y * kWarpRows + lane / kLanesAlongK + step / 2 * 16 + step % 2 * 4;
-    LaneRow<S> row[2];
+  for (int i = 0; i < kLaneColumns<S>; ++i) lane.scale[i] = 1.0f;
+  if (args.scale && lane.inside) {
     AMBER_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const int64_t at = t + 8 * half;
-      row[half] = compress_lane_row<T, S>(inside && at < args.rows ? x + at * args.cols + k : nullptr, scale);
-      if (has_values && at < args.value_rows) store_lane_values(args, at, k, row[half]);
-    }
-    if (t < padded_rows) store_lane_metadata<Layout>(args, t, k, padded_rows, row);
+    for (int i = 0; i < kLaneColumns<S>; i += 4) load_4_floats(args.scale + k + i, lane.scale + i);
   }
+  return lane;
 }
 
-// Blocks along K and along the rows.
-struct CompressGrid {
-  int64_t x;
-  int64_t y;
-};
+template <typename T, MetadataLayout Layout, Selection S>
+AMBER_HOST_DEVICE void prune_compress_lane(const PruneCompressArgs& args, int steps, int64_t block_x, int64_t block_y,
+                                           int thread) {
+  constexpr int kColumns = kLaneColumns<S>;
+  const int64_t warp_k = (block_x * kWarps + thread / 32) * kLanesAlongK * kColumns;
+  const int64_t k = warp_k + thread % kLanesAlongK * kColumns;
+  if (k >= covered_cols<Layout, S>(args.cols)) return;
+  const LaneColumns<S> lane = lane_columns<Layout, S>(args, k, thread % 32 / kLanesAlongK);
+
+  uint32_t step = static_cast<uint32_t>(block_y) * steps;
+  const uint32_t end = step + steps;
+  if (warp_k + kLanesAlongK * kColumns <= args.cols) {
+    const uint32_t full = static_cast<uint32_t>(args.rows / kMetadataTileRows) * kTileSteps;
+    AMBER_DO_NOT_UNROLL
+    for (; step < (end < full ? end : full); ++step) compress_step<T, Layout, S, true>(args, lane, step);
+  }
+  AMBER_DO_NOT_UNROLL
+  for (; step < end; ++step) compress_step<T, Layout, S, false>(args, lane, step);
+}
+
+// More steps a warp spare loads of the scale, but first come as many warps as a large GPU runs at once.
+inline constexpr int64_t kWarpsWanted = 4096;
+inline constexpr int kMaxSteps = 8;
 
 template <MetadataLayout Layout, Selection S>
 inline CompressGrid compress_grid(const PruneCompressArgs& args) {
+  constexpr int64_t kBlockColumns = int64_t{kWarps} * kLanesAlongK * kLaneColumns<S>;
   const int64_t padded_rows = metadata_rows(Layout, args.rows);
   const int64_t rows = args.value_rows > padded_rows ? args.value_rows : padded_rows;
-  constexpr int kBlockColumns = kWarps * kLanesAlongK * kLaneColumns<S>;
-  return {(covered_cols<Layout, S>(args.cols) + kBlockColumns - 1) / kBlockColumns, (rows + kWarpRows - 1) / kWarpRows};
+  const int64_t all_steps = (rows + kMetadataTileRows - 1) / kMetadataTileRows * kTileSteps;
+  const int64_t blocks = (covered_cols<Layout, S>(args.cols) + kBlockColumns - 1) / kBlockColumns;
+  int steps = 1;
+  while (steps < kMaxSteps && all_steps / (2 * steps) * blocks * kWarps >= kWarpsWanted) steps *= 2;
+  return {blocks, (all_steps + steps - 1) / steps, steps};
 }
 
 }  // namespace amber::cuda

@@ -7,7 +7,7 @@ namespace amber::cuda {
 namespace {
 
 // Two blocks an SM where a thread has one chunk (K <= 16384, which is most layers) and 64 registers suffice.
-template <typename T, bool Rescaled, Selection S, int Chunks>
+template <typename T, QuantizedType Type, bool Rescaled, Selection S, int Chunks>
 __global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 && kExtraWindows<S> == 0 && !Rescaled ? 2 : 1)
     quantize_compress_kernel(QuantizeCompressArgs args) {
   const int64_t t = blockIdx.x;
@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 && kExtraWind
   RowPart part = quantize_lane_select<T, Rescaled, S>(args, t, thread, threads, chunk);
 
   part.absmax_bits = block_reduce(part.absmax_bits, MaxBits{});
-  const TokenScale units = token_scale(part.absmax_bits, largest_value(args.type));
+  const float inverse = token_scale(part.absmax_bits, largest_value(Type)).inverse;
   float factor = 1.0f;
   if constexpr (Rescaled) {
     Moments& m = part.moments;
@@ -26,33 +26,43 @@ __global__ void __launch_bounds__(kMaxQuantizeThreads, Chunks == 1 && kExtraWind
     m.kept_squares = block_reduce(m.kept_squares, Add{});
     factor = rescale_factor(m, args.cols);
   }
-  if (thread == 0 && t < args.value_rows) args.token_scale[t] = t < args.rows ? units.scale * factor : 0.0f;
-  quantize_lane_store<T, S>(args, t, thread, threads, chunk, units);
+  if (thread == 0 && t < args.value_rows) {
+    const float scale = token_scale(part.absmax_bits, largest_value(Type)).scale;
+    args.token_scale[t] = t < args.rows ? scale * factor : 0.0f;
+  }
+  quantize_lane_store<T, Type, S>(args, t, thread, threads, chunk, inverse);
 }
 
-template <typename T, bool Rescaled, Selection S>
+template <typename T, QuantizedType Type, bool Rescaled, Selection S>
 cudaError_t launch(const QuantizeCompressArgs& args, cudaStream_t stream) {
   const int64_t blocks = quantize_blocks(args);
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   const QuantizeThreads shape = quantize_threads(args);
   const auto grid = static_cast<unsigned>(blocks), threads = static_cast<unsigned>(shape.threads);
   if (shape.chunks == 1) {
-    quantize_compress_kernel<T, Rescaled, S, 1><<<grid, threads, 0, stream>>>(args);
+    quantize_compress_kernel<T, Type, Rescaled, S, 1><<<grid, threads, 0, stream>>>(args);
   } else {
-    quantize_compress_kernel<T, Rescaled, S, kMaxQuantizeChunks><<<grid, threads, 0, stream>>>(args);
+    quantize_compress_kernel<T, Type, Rescaled, S, kMaxQuantizeChunks><<<grid, threads, 0, stream>>>(args);
   }
   return cudaGetLastError();
 }
 
-template <typename T, bool Rescaled>
+template <typename T, QuantizedType Type, bool Rescaled>
 cudaError_t launch_pattern(const QuantizeCompressArgs& args, cudaStream_t stream) {
-  return with_selection(args.pattern, cudaErrorInvalidValue,
-                        [&](auto selection) { return launch<T, Rescaled, decltype(selection)::value>(args, stream); });
+  return with_selection(args.pattern, cudaErrorInvalidValue, [&](auto selection) {
+    return launch<T, Type, Rescaled, decltype(selection)::value>(args, stream);
+  });
+}
+
+template <typename T, QuantizedType Type>
+cudaError_t launch_type(const QuantizeCompressArgs& args, cudaStream_t stream) {
+  return args.rescale ? launch_pattern<T, Type, true>(args, stream) : launch_pattern<T, Type, false>(args, stream);
 }
 
 template <typename T>
 cudaError_t launch_dtype(const QuantizeCompressArgs& args, cudaStream_t stream) {
-  return args.rescale ? launch_pattern<T, true>(args, stream) : launch_pattern<T, false>(args, stream);
+  return args.type == QuantizedType::kInt8 ? launch_type<T, QuantizedType::kInt8>(args, stream)
+                                           : launch_type<T, QuantizedType::kE4m3>(args, stream);
 }
 
 }  // namespace

@@ -7,15 +7,21 @@
 
 #include "amber/cuda/compress/compress_columns.h"
 #include "amber/cuda/compress/quantize_compress_args.h"
+#include "amber/cuda/compress/quantize_quads.h"
 #include "amber/rescale.h"
 
 namespace amber::cuda {
 
 inline constexpr int kChunkGroups = kQuantizeColumns / kWindowColumns;
 
-// Survivors of 32 columns.
+// Survivors of 32 columns: of window layouts before they are smoothed, in 16 bits, for they are many.
 template <Selection S>
-using QuantizeChunk = Compressed16<S>[kChunkGroups];
+struct GroupsChunk {
+  Compressed16<S> group[kChunkGroups];
+};
+
+template <Selection S>
+using QuantizeChunk = std::conditional_t<kExtraWindows<S> == 0, QuadsChunk, GroupsChunk<S>>;
 
 // Sums over a token, before and after pruning. In fp32 within a thread, in fp64 across the block: good
 // to about 1e-6 where the mean is not far larger than the spread.
@@ -78,8 +84,7 @@ AMBER_HOST_DEVICE Compressed16<S> select_16_columns(const QuantizeCompressArgs& 
     load_window_factors(args.smooth, k, window, smooth);
     const WindowValues values = smooth_window<T>(kept, window, smooth);
     for (float value : values.value) {
-      const uint32_t bits = absolute_bits(value);
-      part.absmax_bits = bits > part.absmax_bits ? bits : part.absmax_bits;
+      part.absmax_bits = max_magnitude(part.absmax_bits, value);
       if constexpr (Rescaled) kept_sum += value, kept_squares += value * value;
     }
     if constexpr (Rescaled) {
@@ -100,30 +105,45 @@ AMBER_HOST_DEVICE Compressed16<S> select_16_columns(const QuantizeCompressArgs& 
 
 // Columns k .. k + 31 of row t.
 template <typename T, bool Rescaled, Selection S>
-AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k, QuantizeChunk<S>& chunk,
+AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k, GroupsChunk<S>& chunk,
                                     RowPart& part) {
   const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
-  if constexpr (kExtraWindows<S> == 0 && !Rescaled) {
-    // All loads first: this needs few registers.
-    Words4 loaded[kChunkGroups][2];
+  // One group after the other, or both together would spill; so the group's number is no constant, and
+  // every register of the chunk is assigned under a condition.
+  AMBER_DO_NOT_UNROLL
+  for (int group = 0; group < kChunkGroups; ++group) {
+    const Words4 loaded[2] = {load_streaming(x + 16 * group), load_streaming(x + 16 * group + 8)};
+    const Compressed16<S> kept = select_16_columns<T, Rescaled, S>(args, k + 16 * group, loaded, part);
     AMBER_UNROLL
-    for (int i = 0; i < 2 * kChunkGroups; ++i) loaded[i / 2][i % 2] = load_streaming(x + 8 * i);
-    AMBER_UNROLL
-    for (int group = 0; group < kChunkGroups; ++group) {
-      chunk[group] = select_16_columns<T, Rescaled, S>(args, k + 16 * group, loaded[group], part);
+    for (int i = 0; i < kChunkGroups; ++i) {
+      if (i == group) chunk.group[i] = kept;
     }
-  } else {
-    // One group after the other, or both together would spill; so the group's number is no constant, and
-    // every register of the chunk is assigned under a condition.
-    AMBER_DO_NOT_UNROLL
-    for (int group = 0; group < kChunkGroups; ++group) {
-      const Words4 loaded[2] = {load_streaming(x + 16 * group), load_streaming(x + 16 * group + 8)};
-      const Compressed16<S> kept = select_16_columns<T, Rescaled, S>(args, k + 16 * group, loaded, part);
-      AMBER_UNROLL
-      for (int i = 0; i < kChunkGroups; ++i) {
-        if (i == group) chunk[i] = kept;
-      }
-    }
+  }
+}
+
+template <typename T, bool Rescaled, Selection S>
+AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k, QuadsChunk& chunk,
+                                    RowPart& part) {
+  const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
+  const float* scale = factors_or_ones(args.scale, k);
+  const float* smooth = factors_or_ones(args.smooth, k);
+  QuadsSums sums;
+  chunk.nibbles = 0;
+  Words4 loaded[kChunkQuads / 2];  // all loads first
+  AMBER_UNROLL
+  for (int i = 0; i < kChunkQuads / 2; ++i) loaded[i] = load_streaming(x + 8 * i);
+  AMBER_UNROLL
+  for (int quad = kChunkQuads - 1; quad >= 0; --quad) {
+    const uint32_t* words = loaded[quad / 2].word + quad % 2 * 2;
+    float* kept = chunk.value + 2 * quad;
+    const uint32_t outcome =
+        select_quad<T, Rescaled>({words[0], words[1]}, scale + 4 * quad, smooth + 4 * quad, kept, sums);
+    chunk.nibbles = push_nibble(chunk.nibbles, outcome);
+    part.absmax_bits = max_magnitude(max_magnitude(part.absmax_bits, kept[0]), kept[1]);
+  }
+  if constexpr (Rescaled) {
+    part.moments.sum += sums.sum, part.moments.squares += sums.squares;
+    part.moments.kept_sum += sums.kept_sum, part.moments.kept_squares += sums.kept_squares;
   }
 }
 
@@ -140,8 +160,12 @@ AMBER_HOST_DEVICE void store_chunk_metadata(const QuantizeCompressArgs& args, in
   constexpr int kExtra = kExtraWindows<S>;
   uint32_t columns = kPaddingNibbles, copies = kPaddingNibbles;
   if (filled) {
-    columns = (chunk[0].nibbles & 0xffffu) | chunk[1].nibbles << 16;
-    if constexpr (kExtra > 0) copies = (chunk[0].nibbles >> 16) | (chunk[1].nibbles >> 16) << (4 * kExtra);
+    if constexpr (kExtra == 0) {
+      columns = chunk.nibbles;
+    } else {
+      columns = (chunk.group[0].nibbles & 0xffffu) | chunk.group[1].nibbles << 16;
+      copies = (chunk.group[0].nibbles >> 16) | (chunk.group[1].nibbles >> 16) << (4 * kExtra);
+    }
   }
   if (args.layout == MetadataLayout::kSm90_8bit) {
     *reinterpret_cast<uint32_t*>(args.metadata + sm90_8bit_byte(t, k, padded_rows)) = columns;
@@ -154,35 +178,53 @@ AMBER_HOST_DEVICE void store_chunk_metadata(const QuantizeCompressArgs& args, in
   }
 }
 
-// The values of a chunk, or of padding.
-template <typename T, Selection S>
-AMBER_HOST_DEVICE void store_chunk_values(const QuantizeCompressArgs& args, int64_t t, int64_t k, float inverse,
-                                          const QuantizeChunk<S>& chunk, bool filled) {
+// The values of a chunk in 8 bits.
+struct ChunkBytes {
+  Words4 columns, copies;
+};
+
+template <typename T, QuantizedType Type, Selection S>
+AMBER_HOST_DEVICE ChunkBytes quantize_chunk(const QuantizeCompressArgs& args, int64_t k, float inverse,
+                                            const GroupsChunk<S>& chunk) {
   constexpr int kExtra = kExtraWindows<S>;
-  Words4 columns = {}, copies = {};
+  ChunkBytes bytes = {};
   AMBER_UNROLL
   for (int group = 0; group < kChunkGroups; ++group) {
-    if (!filled) continue;
     AMBER_UNROLL
     for (int window = 0; window < kQuads + kExtra; ++window) {
       float smooth[4];
       load_window_factors(args.smooth, k + group * kWindowColumns, window, smooth);
-      const WindowValues kept = smooth_window<T>(chunk[group], window, smooth);
+      const WindowValues kept = smooth_window<T>(chunk.group[group], window, smooth);
       uint32_t two = 0;
       AMBER_UNROLL
       for (int slot = 0; slot < 2; ++slot) {
-        const uint32_t byte = args.type == QuantizedType::kInt8
-                                  ? static_cast<uint8_t>(to_int8(kept.value[slot], inverse))
-                                  : to_e4m3(kept.value[slot], inverse);
+        const uint32_t byte = Type == QuantizedType::kInt8 ? static_cast<uint8_t>(to_int8(kept.value[slot], inverse))
+                                                           : to_e4m3(kept.value[slot], inverse);
         two |= byte << (8 * slot);
       }
       const int pair = window < kQuads ? group * kQuads + window : group * kExtra + window - kQuads;
-      (window < kQuads ? columns : copies).word[pair / 2] |= two << (16 * (pair % 2));
+      (window < kQuads ? bytes.columns : bytes.copies).word[pair / 2] |= two << (16 * (pair % 2));
     }
   }
+  return bytes;
+}
+
+template <typename T, QuantizedType Type, Selection S>
+AMBER_HOST_DEVICE ChunkBytes quantize_chunk(const QuantizeCompressArgs&, int64_t, float inverse,
+                                            const QuadsChunk& chunk) {
+  return {quantize_quads<Type>(chunk, inverse), {}};
+}
+
+// The values of a chunk, or of padding.
+template <typename T, QuantizedType Type, Selection S>
+AMBER_HOST_DEVICE void store_chunk_values(const QuantizeCompressArgs& args, int64_t t, int64_t k, float inverse,
+                                          const QuantizeChunk<S>& chunk, bool filled) {
+  constexpr int kExtra = kExtraWindows<S>;
+  ChunkBytes bytes = {};
+  if (filled) bytes = quantize_chunk<T, Type, S>(args, k, inverse, chunk);
   auto* values = static_cast<uint8_t*>(args.values) + t * (widened_cols(args.cols, kExtra) / 2);
-  store_16_bytes(values + k / 2, columns);
-  if constexpr (kExtra > 0) store_copies<kExtra>(values + copies_begin(k, args.cols, kExtra) / 2, copies);
+  store_16_bytes(values + k / 2, bytes.columns);
+  if constexpr (kExtra > 0) store_copies<kExtra>(values + copies_begin(k, args.cols, kExtra) / 2, bytes.copies);
 }
 
 // Rows that a launch covers, each by one block, and the columns that E covers.
@@ -209,6 +251,11 @@ inline QuantizeThreads quantize_threads(const QuantizeCompressArgs& args) {
   return {static_cast<int>(round_up(threads, 32)), static_cast<int>(per_thread)};
 }
 
+AMBER_HOST_DEVICE int64_t chunk_column(int chunk, int thread, int threads) {
+  // Unsigned, so that the compiler knows it for positive: divisions by powers of two are shifts then.
+  return static_cast<uint32_t>(chunk * threads + thread) * static_cast<uint32_t>(kQuantizeColumns);
+}
+
 // The first step: all chunks of one thread.
 template <typename T, bool Rescaled, Selection S, int Chunks>
 AMBER_HOST_DEVICE RowPart quantize_lane_select(const QuantizeCompressArgs& args, int64_t t, int thread, int threads,
@@ -216,25 +263,25 @@ AMBER_HOST_DEVICE RowPart quantize_lane_select(const QuantizeCompressArgs& args,
   RowPart part;
   AMBER_UNROLL
   for (int i = 0; i < Chunks; ++i) {
-    const int64_t k = (static_cast<int64_t>(i) * threads + thread) * kQuantizeColumns;
+    const int64_t k = chunk_column(i, thread, threads);
     if (t < args.rows && k < args.cols) select_chunk<T, Rescaled, S>(args, t, k, chunk[i], part);
   }
   return part;
 }
 
-// The second step, with the scale of the whole row.
-template <typename T, Selection S, int Chunks>
+// The second step, with the units of the whole row.
+template <typename T, QuantizedType Type, Selection S, int Chunks>
 AMBER_HOST_DEVICE void quantize_lane_store(const QuantizeCompressArgs& args, int64_t t, int thread, int threads,
-                                           const QuantizeChunk<S> (&chunk)[Chunks], const TokenScale& units) {
+                                           const QuantizeChunk<S> (&chunk)[Chunks], float inverse) {
   const int64_t padded_rows = metadata_rows(args.layout, args.rows);
   // Padding columns beyond K have values only where there are copies: K' counts them.
   const int64_t value_cols = kExtraWindows<S> == 0 ? args.cols : covered_cols(args, kExtraWindows<S>);
   AMBER_UNROLL
   for (int i = 0; i < Chunks; ++i) {
-    const int64_t k = (static_cast<int64_t>(i) * threads + thread) * kQuantizeColumns;
+    const int64_t k = chunk_column(i, thread, threads);
     if (k >= covered_cols(args, kExtraWindows<S>)) continue;
     const bool filled = t < args.rows && k < args.cols;
-    if (k < value_cols && t < args.value_rows) store_chunk_values<T, S>(args, t, k, units.inverse, chunk[i], filled);
+    if (k < value_cols && t < args.value_rows) store_chunk_values<T, Type, S>(args, t, k, inverse, chunk[i], filled);
     if (t < padded_rows) store_chunk_metadata<S>(args, t, k, padded_rows, chunk[i], filled);
   }
 }

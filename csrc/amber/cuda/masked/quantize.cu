@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMaxBlocks = 1 << 16;
-constexpr int kVector = 8;  // elements a thread takes at a time
+constexpr int kVector = kQuantizeVector;
 
 template <typename T>
 struct alignas(kVector * sizeof(T) < 16 ? kVector * sizeof(T) : 16) Vector {
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) quantize_kernel(QuantizeArgs args, c
     uint32_t absmax = 0;
     for (int64_t k = threadIdx.x * kVector; k < args.cols; k += kThreads * kVector) {
       const Vector<float> v = load_smoothed(row, args.smooth, k);
-      for (float element : v.element) absmax = MaxBits{}(absmax, absolute_bits(element));
+      for (float element : v.element) absmax = max_magnitude(absmax, element);
     }
     const TokenScale units = token_scale(block_reduce(absmax, MaxBits{}), largest_value(args.type));
     float scale = units.scale;

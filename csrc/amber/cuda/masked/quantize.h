@@ -7,6 +7,8 @@
 
 namespace amber::cuda {
 
+inline constexpr int kQuantizeVector = 8;  // columns a thread takes at a time; K and N are multiples of it
+
 // As cpu::quantize_rows, but of rows that are pruned already: `args.pattern` and `args.scale` are ignored.
 // With kVariance, `unpruned` is the token before pruning; else it may be null.
 cudaError_t quantize_pruned(const QuantizeArgs& args, const void* unpruned, cudaStream_t stream);

@@ -1,19 +1,11 @@
 #include "amber/cuda/sparse_gemm/refusal.h"
 
-#include <sstream>
-
+#include "amber/cuda/line.h"
 #include "amber/pattern_names.h"
 #include "amber/window.h"
 
 namespace amber::cuda {
 namespace {
-
-template <typename... Parts>
-std::string line(const Parts&... parts) {
-  std::ostringstream text;
-  (text << ... << parts);
-  return text.str();
-}
 
 std::string capability(int arch) { return line(arch / 10, ".", arch % 10); }
 

@@ -1,0 +1,81 @@
+"""Finds linear layers whose weight the model's code reads past them, as Mamba's mixers do (``self.dt_proj.weight @ x``).
+
+In the place of such a layer an 8-bit one would hand out 8-bit numbers for weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from amber_ext.layers.sites import LinearSite
+from amber_ext.phase import decode
+
+# Enough for a mixer's convolution; which ids does not matter.
+TOKENS = 8
+
+# What may be asked of a weight by anyone: none of its numbers.
+_QUESTIONS = frozenset(
+    {"dtype", "device", "shape", "ndim", "layout", "requires_grad", "is_meta", "size", "dim", "numel"}
+)
+
+
+def refuse_direct_reads(model: torch.nn.Module, sites: Sequence[LinearSite]) -> None:
+    """Runs a few tokens through the dense model, and sees who reads the weights of these layers.
+
+    What comes after the point where a model does not run on token ids alone is not seen.
+
+    Raises:
+        ValueError: a weight is read past its layer.
+    """
+    if not hasattr(model, "get_input_embeddings") or not sites:
+        return
+    modules = {model.get_submodule(site.module_name): site for site in sites}
+    watch = _Watch({id(module.weight): (module, site) for module, site in modules.items()})
+    handles = []
+    for module in modules:
+        handles.append(module.register_forward_pre_hook(watch.enter))
+        handles.append(module.register_forward_hook(watch.leave, always_call=True))
+    try:
+        device = next(iter(modules)).weight.device
+        # Whatever else it is that a model needs beside ids.
+        with contextlib.suppress(Exception), torch.inference_mode(), decode(), watch:
+            model(torch.zeros((1, TOKENS), dtype=torch.int64, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if watch.found is not None:
+        raise ValueError(
+            f"model: {type(model).__name__} reads the weight of '{watch.found.name}' past that layer, so it must not "
+            f"be quantised; leave it out: unquantized={{'{watch.found.projection}': 'all'}}"
+        )
+
+
+class _Watch(TorchFunctionMode):
+    """Sees every torch function that gets one of the weights while the layer that owns it does not run."""
+
+    def __init__(self, owners: dict[int, tuple[torch.nn.Module, LinearSite]]) -> None:
+        super().__init__()
+        self.owners = owners
+        self.running: set[torch.nn.Module] = set()
+        self.found: LinearSite | None = None
+
+    def enter(self, module: torch.nn.Module, args: tuple) -> None:
+        self.running.add(module)
+
+    def leave(self, module: torch.nn.Module, args: tuple, output: object) -> None:
+        self.running.discard(module)
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        # A property is read by the __get__ of its descriptor.
+        name = getattr(getattr(function, "__self__", None), "__name__", None) or function.__name__
+        if name not in _QUESTIONS:
+            for value in (*args, *kwargs.values()):
+                owner, site = self.owners.get(id(value), (None, None))
+                if owner is not None and owner not in self.running and self.found is None:
+                    self.found = site
+        return function(*args, **kwargs)
