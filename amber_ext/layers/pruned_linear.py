@@ -139,6 +139,7 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
             before.device,
             None if is_sharded(before) else storage_of(before),
         )
+        self.forget()  # torch does not swap the contents of tensors that something refers to weakly
         super()._apply(fn, recurse)
         if scale is not None and self.channel_scale.dtype != torch.float32:
             # model.to(bfloat16) and .half() cast every floating buffer; c stays fp32 (docs/design.md).
@@ -152,5 +153,6 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
         return self
 
     def _load_from_state_dict(self, *args, **kwargs):
+        self.forget()  # as above
         super()._load_from_state_dict(*args, **kwargs)
         self.compute_channel_scale()

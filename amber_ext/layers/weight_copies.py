@@ -140,8 +140,28 @@ class WeightCopies(torch.nn.Module):
         memo[id(self)] = new
         state = {name: value for name, value in self.__dict__.items() if name != "wide_weight"}
         new.__dict__.update(copy.deepcopy(state, memo))
+        if self._known()[0]:
+            mark(new.channel_scale, new.weight)
         new.keep_copies()
         return new
+
+    def __getstate__(self):
+        return {**self.__dict__, "_known_current": self._known()}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        known = state.pop("_known_current", (False, False))
+        super().__setstate__(state)
+        for tensor, current in zip(
+            (self._buffers.get("channel_scale"), self.wide_weight), known, strict=True
+        ):
+            if current:
+                mark(tensor, self.weight)
+
+    def _known(self) -> tuple[bool, bool]:
+        """Whether the channel scale and the copies are known to be those of the weight: a copy of the layer takes it over."""
+        tensors = (self._buffers.get("channel_scale"), self.wide_weight)
+        return tuple(tensor is not None and is_current(tensor, self.weight) for tensor in tensors)
 
 
 def _forget_when_placed(parent: torch.nn.Module, name: str, child: torch.nn.Module | None) -> None:

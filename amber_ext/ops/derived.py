@@ -1,7 +1,7 @@
 """What is computed from a weight, its channel scale and the copies of its columns, and whether it still belongs to it.
 
-A derived tensor carries the state of its weight: which tensor that was, its version counter and its storage. Comparing
-them reads no values, so nothing waits for a GPU. What none of them shows is in docs/integrations.md.
+For each derived tensor the state of its weight is kept: which tensor that was, its version counter and its storage.
+Comparing them reads no values, so nothing waits for a GPU. What none of them shows is in docs/integrations.md.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ import weakref
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from amber_ext.ops.pattern import Pattern, widen_weight
 from amber_ext.ops.scores import selection_scale
 
-_STATE = "_amber_weight_state"
+# Derived tensor to the state of its weight. Not on the tensor: it would be pickled with it.
+_states = WeakTensorKeyDictionary()
 
 
 def mark(derived: torch.Tensor, weight: torch.Tensor) -> None:
     """Says that ``derived`` was computed from ``weight`` as it is now."""
-    setattr(derived, _STATE, _WeightState(weight))
+    _states[derived] = _WeightState(weight)
 
 
 def forget(derived: torch.Tensor | None) -> None:
     """Says that it is not known any more which weight ``derived`` was computed from."""
     if derived is not None:
-        setattr(derived, _STATE, None)
+        _states.pop(derived, None)
 
 
 def is_current(derived: torch.Tensor, weight: torch.Tensor) -> bool:
     """Whether ``derived`` was computed from ``weight``, and nothing is known to have changed it since."""
-    state = getattr(derived, _STATE, None)
+    state = _states.get(derived)
     return state is not None and state.is_of(weight)
 
 
@@ -75,32 +77,20 @@ def renew_copies(wide: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> 
 class _WeightState:
     """A weight and the state it is in, without keeping it alive."""
 
-    def __init__(self, weight: torch.Tensor | None) -> None:
-        self.weight = _nothing if weight is None else weakref.ref(weight)
-        if weight is not None:
-            local = _local(weight)
-            self.version, self.storage = _version(local), storage_of(local)
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weakref.ref(weight)
+        self.version, self.storage = _version(weight), storage_of(weight)
 
     def is_of(self, weight: torch.Tensor) -> bool:
         recorded = self.weight()
-        if recorded is None:
+        if recorded is None or (recorded is not weight and not _stands_for(weight, recorded)):
             return False
-        local = _local(weight)
-        # While a layer runs, tensor parallelism puts the shard itself in the place of its weight.
-        if recorded is not weight and _local(recorded) is not local:
-            return False
-        return self.version == _version(local) and self.storage == storage_of(local)
-
-    def __reduce__(self):
-        # The copy of a derived tensor belongs to the copy of its weight, which pickle and deepcopy know.
-        weight = self.weight()
-        return _WeightState, (weight if weight is not None and self.is_of(weight) else None,)
+        return self.version == _version(recorded) and self.storage == storage_of(recorded)
 
 
-def _local(weight: torch.Tensor) -> torch.Tensor:
-    # The common types first: asking whether a tensor is a DTensor takes longest.
-    plain = type(weight) is torch.nn.Parameter or not isinstance(weight, DTensor)
-    return weight if plain else weight._local_tensor
+def _stands_for(shard: torch.Tensor, weight: torch.Tensor) -> bool:
+    """While a layer runs, tensor parallelism puts this process's shard in the place of its weight."""
+    return isinstance(weight, DTensor) and storage_of(shard) == storage_of(weight)
 
 
 def _version(weight: torch.Tensor) -> int | None:
@@ -109,12 +99,10 @@ def _version(weight: torch.Tensor) -> int | None:
 
 
 def storage_of(weight: torch.Tensor) -> int:
-    """Which storage a tensor lies in; it stays the same when the storage is resized."""
-    return _local(weight).untyped_storage()._cdata
-
-
-def _nothing() -> None:
-    return None
+    """Which storage a tensor, or this process's shard of it, lies in; it stays the same when that is resized."""
+    # The common type first: asking whether a tensor is a DTensor takes longest.
+    plain = type(weight) is torch.nn.Parameter or not isinstance(weight, DTensor)
+    return (weight if plain else weight._local_tensor).untyped_storage()._cdata
 
 
 # ---- compiled code: one opaque op looks at the weight when the graph runs, so that nothing is traced or guarded.

@@ -109,12 +109,8 @@ class ForbidBackward(torch.autograd.Function):
     """Runs a reference function so that a backward raises, as it does for the compiled ops."""
 
     @staticmethod
-    def forward(function, *arguments):
+    def forward(ctx, function, *arguments):
         return function(*arguments)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
 
     @staticmethod
     def backward(ctx, *grads):

@@ -10,7 +10,12 @@
 #include <random>
 #include <vector>
 
+#include "amber/dtype.h"
 #include "amber/window.h"
+
+#if defined(AMBER_X86)
+#include <xmmintrin.h>
+#endif
 
 namespace {
 
@@ -186,6 +191,25 @@ TEST(PruneRows, WritesOnlyTheRowsAsked) {
     EXPECT_EQ(mask[24 + i], 9);
   }
 }
+
+#if defined(AMBER_X86)
+TEST(PruneRows, SubnormalNumbersCountWhereTheThreadFlushesThem) {
+  std::vector<float> x(64);  // multiples of 2^-149, the largest last in each group
+  for (uint32_t k = 0; k < 64; ++k) x[k] = bits_float(k + 1);
+  const std::vector<float> scale(64, 0.75f);
+  const unsigned before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040);
+  for (Isa isa : available_isas()) {
+    std::vector<uint8_t> mask(64);
+    cpu::prune_rows_with(
+        isa, {x.data(), scale.data(), nullptr, mask.data(), 1, 64, {8, 16}, DType::kFloat32, Rescale::kNone}, 0, 1);
+    for (int k = 0; k < 64; ++k) EXPECT_EQ(mask[k], k % 16 >= 8) << cpu::isa_name(isa) << ' ' << k;
+    EXPECT_EQ(cpu::first_invalid_scale(x.data(), 64), -1);
+    EXPECT_EQ(_mm_getcsr() & 0x8040u, 0x8040u);
+  }
+  _mm_setcsr(before);
+}
+#endif
 
 TEST(PruneValidate, NamesWhatIsWrong) {
   float x[8] = {};
