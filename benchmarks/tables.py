@@ -12,9 +12,7 @@ from amber_ext.evaluation.table import table_cells
 from amber_ext.families import FAMILIES
 from amber_ext.ops.pattern import extra_windows
 
-# Those that run on 2:4 hardware.
 PATTERNS = ("2:4", "10:16w", "12:16w", "4:8", "8:16")
-NOT_MEASURED = "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
 
 
 def patterns() -> str:
@@ -192,7 +190,7 @@ def gpu() -> str:
             f"{data['device']['name']}, {data['dtype']}, {data['pattern']} (`{path.relative_to(ROOT)}`):"
         )
         parts.append(caption + "\n\n" + markdown(["shape", "T", "cuBLAS", *columns.values()], rows))
-    return "\n\n".join(parts) or NOT_MEASURED
+    return "\n\n".join(parts) or "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
 
 
 def selection_counts() -> str:
