@@ -61,12 +61,12 @@ TEST(EmulatedPlanted, BlockReduceWithoutABarrier) {
 // ---- prune_compress, whose blocks do not divide the rows and columns
 enum class Tail { kMasked, kRowsNotMasked, kRowsOfValuesNotMasked, kOneBlockTooFew };
 
-__global__ void compress_with(Tail tail, amber::cuda::PruneCompressArgs args) {
+__global__ void compress_with(Tail tail, amber::cuda::PruneCompressArgs args, int steps) {
   amber::cuda::PruneCompressArgs planted = args;
   // The lane's own masks compare with these.
   if (tail == Tail::kRowsNotMasked) planted.rows = metadata_rows(args.layout, args.rows);
   if (tail == Tail::kRowsOfValuesNotMasked) planted.value_rows = metadata_rows(args.layout, args.rows);
-  amber::cuda::prune_compress_lane<BFloat16, MetadataLayout::kSm90_16bit, 0>(planted, blockIdx.x, blockIdx.y,
+  amber::cuda::prune_compress_lane<BFloat16, MetadataLayout::kSm90_16bit, 0>(planted, steps, blockIdx.x, blockIdx.y,
                                                                              threadIdx.x);
 }
 
@@ -81,7 +81,8 @@ TEST(EmulatedPlanted, PruneCompressWithoutItsTailMasks) {
     const amber::cuda::PruneCompressArgs args{x.get(),    nullptr,    values.get(),     metadata.get(), shape.rows,
                                               shape.cols, shape.rows, DType::kBFloat16, which.layout};
     const auto grid = amber::cuda::compress_grid<MetadataLayout::kSm90_16bit, 0>(args);
-    compress_with<<<dim3(grid.x, grid.y - (tail == Tail::kOneBlockTooFew)), amber::cuda::kWarps * 32>>>(tail, args);
+    compress_with<<<dim3(grid.x, grid.y - (tail == Tail::kOneBlockTooFew)), amber::cuda::kWarps * 32>>>(tail, args,
+                                                                                                        grid.steps);
     finish(values, metadata);
   };
   run(Tail::kMasked, [&](const auto& values, const auto& metadata) {
