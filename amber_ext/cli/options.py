@@ -39,9 +39,9 @@ PlotOption = Annotated[
 ]
 
 
-def load(model: str) -> LoadedModel:
+def load(model: str, dtype: str | None = None) -> LoadedModel:
     with messages.status(f"Loading {model}"):
-        return load_model(model)
+        return load_model(model, dtype)
 
 
 def text_tokens(loaded: LoadedModel, text: Path | None, count: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from amber_ext.cli.cards import Measurement, MeasureOption
 from amber_ext.cli.options import (
     JsonOption,
     ModelArgument,
@@ -47,9 +48,10 @@ def run(
     ] = None,
     tokens: TokensOption = 2048,
     window: WindowOption = WINDOW,
+    measure: MeasureOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Quantise a model to W8A8 with pruned prefill (Outstanding-sparse), and save it."""
+    """Quantise a model to W8A8 with pruned prefill (Outstanding-sparse), and save it with a model card."""
     from amber_ext.folders import check_replaced_folder
     from amber_ext.integrations.saving import save_quantized
     from amber_ext.methods.quantize import quantize_
@@ -68,11 +70,14 @@ def run(
             unquantized={name: EVERY_LAYER for name in unquantized},
         )
     check_replaced_folder("out", out)
+    measurement = Measurement(measure)
     loaded = load(model)
+    measurement.take("original", loaded)
     batches = [ids[None] for ids in text_tokens(loaded, text, tokens).split(window)]
     report = quantize_(loaded.model, wanted, batches, progress=True)
-    save_quantized(loaded.model, out, loaded.tokenizer)
+    measurement.take("this model", loaded)
+    save_quantized(loaded.model, out, loaded.tokenizer, measurement.card(report, model))
     if as_json:
-        return print_json(report.to_dict())
+        return print_json({**report.to_dict(), "perplexity": measurement.values})
     console.print(str(report), highlight=False)
     console.print(f"Wrote {out}", highlight=False)

@@ -1,4 +1,4 @@
-"""`save_quantized`: a quantised model as a folder, with transformers' own files, whole or not at all."""
+"""`save_quantized` and `save_pruned`: a model as a folder, with transformers' own files, whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from amber_ext.folders import check_replaced_folder, replaced_folder
+from amber_ext.integrations.model_card import CARD, MARK
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import replace_modules
 from amber_ext.methods.checkpoint import describe_layers, empty_layers
@@ -21,7 +22,9 @@ _MODEL_FILES = re.compile(
 )
 
 
-def save_quantized(model: torch.nn.Module, folder: str | Path, tokenizer: object | None = None) -> None:
+def save_quantized(
+    model: torch.nn.Module, folder: str | Path, tokenizer: object | None = None, card: str | None = None
+) -> None:
     """Writes a model that `quantize_` made, so that `load_quantized` and ``from_pretrained`` give it back.
 
     It is written into a new folder beside ``folder``, which then takes its place: at any moment, also when the process is
@@ -31,30 +34,53 @@ def save_quantized(model: torch.nn.Module, folder: str | Path, tokenizer: object
         model: a transformers model.
         folder: is made if it is not there. Neither a mount point nor the working directory.
         tokenizer: is saved beside the model when given.
+        card: text for the folder's README.md (`model_card`); one that somebody wrote stays as it is.
 
     Raises:
         ValueError: the model has no quantised layers, or what would be saved could not be loaded again.
         OSError: it could not be written.
     """
-    from safetensors import SafetensorError
-
-    from amber_ext.integrations.transformers import attach_config
-
     if not any(isinstance(module, QuantizedLinear) for module in model.modules()):
         raise ValueError("model: it has no quantised layers; call quantize_ first")
     check_replaced_folder("folder", folder)
     _check_class(model)
     _check_tensors(model)
+    _save(model, folder, tokenizer, card)
+
+
+def save_pruned(
+    model: torch.nn.Module, folder: str | Path, tokenizer: object | None = None, card: str | None = None
+) -> None:
+    """Writes a model that `sparsify_` pruned, so that ``from_pretrained`` gives it back; its weights stay dense.
+
+    Arguments and errors are those of `save_quantized`.
+    """
+    check_replaced_folder("folder", folder)
+    _save(model, folder, tokenizer, card)
+
+
+def _save(model: torch.nn.Module, folder: str | Path, tokenizer: object | None, card: str | None) -> None:
+    from safetensors import SafetensorError
+
+    from amber_ext.integrations.transformers import attach_config
+
     attach_config(model)
+    keep_card = card is None or _is_somebodys(Path(folder) / CARD)
     try:
         with replaced_folder(folder, lambda name: not _MODEL_FILES.fullmatch(name)) as staging:
             model.save_pretrained(staging)
             if tokenizer is not None:
                 tokenizer.save_pretrained(staging)
+            if not keep_card:
+                (staging / CARD).write_text(card, encoding="utf-8")
     except SafetensorError as error:
         raise OSError(f"folder: {str(folder)!r} cannot be written: {_one_line(error)}") from error
     except ValueError as error:
         raise ValueError(f"model: transformers does not save it: {_one_line(error)}") from error
+
+
+def _is_somebodys(card: Path) -> bool:
+    return card.exists() and MARK not in card.read_text(encoding="utf-8", errors="replace")
 
 
 def _check_class(model: torch.nn.Module) -> None:

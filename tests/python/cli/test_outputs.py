@@ -25,7 +25,7 @@ def never_loaded(monkeypatch):
     """Fails a test that gets as far as loading the model."""
     from amber_ext.cli import options
 
-    def load_model(name):
+    def load_model(name, dtype=None):
         raise AssertionError("the model was loaded")
 
     monkeypatch.setattr(options, "load_model", load_model)
