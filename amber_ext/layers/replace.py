@@ -8,6 +8,7 @@ import torch
 
 from amber_ext.layers.pruned_experts import AmberExperts
 from amber_ext.layers.pruned_linear import AmberLinear
+from amber_ext.layers.weight_copies import WeightCopies
 
 
 def dense_version(module: torch.nn.Module) -> torch.nn.Module:
@@ -22,7 +23,7 @@ def dense_version(module: torch.nn.Module) -> torch.nn.Module:
 def discard(layers: Iterable[torch.nn.Module]) -> None:
     """Gives the weights back that these new layers share with a model which will not get them."""
     for layer in layers:
-        if isinstance(layer, AmberLinear):
+        if isinstance(layer, WeightCopies):
             layer.drop_copies()
 
 
