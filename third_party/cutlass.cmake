@@ -11,9 +11,10 @@ if(AMBER_CUTLASS_DIR)
   list(APPEND _candidates "AMBER_CUTLASS_DIR|${AMBER_CUTLASS_DIR}")
 endif()
 list(APPEND _candidates "third_party/cutlass|${CMAKE_CURRENT_SOURCE_DIR}/third_party/cutlass")
+# pip hides the environment's packages from an isolated build; its folder is known.
 execute_process(
   COMMAND "${Python_EXECUTABLE}" -c
-    "import importlib.util as u; s = u.find_spec('cutlass_library'); print(s.submodule_search_locations[0] + '/source' if s else '')"
+    "import sys, sysconfig, importlib.util as u; sys.path.append(sysconfig.get_path('purelib')); s = u.find_spec('cutlass_library'); print(s.submodule_search_locations[0] + '/source' if s else '')"
   OUTPUT_VARIABLE _wheel OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
 if(_wheel)
   list(APPEND _candidates "nvidia-cutlass wheel|${_wheel}")

@@ -7,7 +7,7 @@ instead.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
+import json
 from pathlib import Path
 
 import torch
@@ -135,16 +135,9 @@ def environment_info() -> dict[str, object]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "op_library": "loaded" if LOAD_ERROR is None else LOAD_ERROR,
     }
-    if importlib.util.find_spec("amber_ext._introspect") is None:
+    if LOAD_ERROR is not None:
         return {**info, "build": None, "cpu_capability": None, "kernels": []}
-    from amber_ext import _introspect
-
-    return {
-        **info,
-        "build": _introspect.build_info(),
-        "cpu_capability": _introspect.cpu_capability(),
-        "kernels": _introspect.kernel_catalogue(),
-    }
+    return info | json.loads(torch.ops.amber.build_info())
 
 
 def _version() -> str:

@@ -1,8 +1,13 @@
 // What this build contains, asked through the op library: it loads under Pythons that it was not built with.
 #include <torch/csrc/stable/library.h>
 
+#include <iomanip>
+#include <utility>
+
+#include "amber/cpu/isa.h"
 #include "amber/cuda/sparse_gemm/refusal.h"
 #include "amber/info/catalogue.h"
+#include "build_info.h"
 #include "checks.h"
 
 namespace amber::ops {
@@ -15,7 +20,45 @@ cuda::Operands checked_operands(const std::string& operands) {
   fail("operands: '", operands, "' is not known; allowed: '16-bit', 'int8', 'e4m3'");
 }
 
+using Fields = std::vector<std::pair<const char*, std::string>>;
+
+std::string json_object(const Fields& fields) {
+  std::ostringstream json;
+  const char* separator = "{";
+  for (const auto& [name, text] : fields) {
+    json << separator << std::quoted(name) << ": " << std::quoted(text);
+    separator = ", ";
+  }
+  json << '}';
+  return json.str();
+}
+
 }  // namespace
+
+std::string build_info() {
+  std::ostringstream json;
+  json << "{\"build\": "
+       << json_object({{"version", AMBER_BUILD_VERSION},
+                       {"compiler", AMBER_BUILD_COMPILER},
+                       {"cuda", AMBER_BUILD_CUDA},
+                       {"cuda_archs", AMBER_BUILD_CUDA_ARCHS},
+                       {"cutlass", AMBER_BUILD_CUTLASS},
+                       {"torch_built_with", AMBER_BUILD_TORCH},
+                       {"torch_target", AMBER_BUILD_TORCH_TARGET}})
+       << ", \"cpu_capability\": " << std::quoted(cpu::isa_name(cpu::best_isa())) << ", \"kernels\": [";
+  const char* separator = "";
+  for (const KernelEntry& kernel : kernel_catalogue()) {
+    json << separator
+         << json_object({{"name", kernel.name},
+                         {"device", kernel.device},
+                         {"target", kernel.target},
+                         {"patterns", kernel.patterns},
+                         {"dtypes", kernel.dtypes}});
+    separator = ", ";
+  }
+  json << "]}";
+  return json.str();
+}
 
 std::string sparse_gemm_kernels() { return sparse_gemms_json(); }
 
@@ -32,6 +75,7 @@ std::string sparse_gemm_refusal(std::string kernel, int64_t arch, std::string op
 
 // Without a tensor argument there is no device to dispatch on.
 STABLE_TORCH_LIBRARY_IMPL(amber, CompositeExplicitAutograd, library) {
+  library.impl("build_info", TORCH_BOX(&amber::ops::build_info));
   library.impl("sparse_gemm_kernels", TORCH_BOX(&amber::ops::sparse_gemm_kernels));
   library.impl("sparse_gemm_refusal", TORCH_BOX(&amber::ops::sparse_gemm_refusal));
 }

@@ -14,6 +14,11 @@ STABLE_TORCH_LIBRARY(amber, library) {
       "sparse_linear_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, "
       "Tensor? scale, str pattern, str rescale, str kernel) -> Tensor");
   library.def("dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
+  library.def("compress_2_4(Tensor x, Tensor mask, str layout) -> (Tensor, Tensor)");
+  library.def("decompress_2_4(Tensor values, Tensor metadata, str layout) -> Tensor");
+  library.def("widen(Tensor x, Tensor mask, int extra) -> (Tensor, Tensor)");
+  // JSON: how this library was built, what this CPU can do, and all kernels.
+  library.def("build_info() -> str");
   // JSON, and why a sparse GEMM does not run a problem ("" when it does): for what chooses a kernel.
   library.def("sparse_gemm_kernels() -> str");
   library.def(

@@ -22,7 +22,7 @@ ROOMS = {
     "files": set(),
     "folders": {"files"},
     "perplexity": {"progress"},
-    "ops": {"_introspect"},  # compiled: it imports nothing
+    "ops": set(),
     "config": {"ops", "families", "files", "phase"},
     "layers": {"ops", "config", "phase", "families"},
     "methods": {"layers", "ops", "config", "phase", "progress", "families"},
@@ -67,10 +67,7 @@ def imports(name, path, tree, known):
                 above = package.split(".")[: len(package.split(".")) - node.level + 1]
                 base = ".".join([*above, *([node.module] if node.module else [])])
             # `from package import module` names a module too.
-            targets = [
-                full if (full := f"{base}.{alias.name}") in known or alias.name == "_introspect" else base
-                for alias in node.names
-            ]
+            targets = [full if (full := f"{base}.{alias.name}") in known else base for alias in node.names]
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if called in ("import_module", "__import__", "find_spec"):

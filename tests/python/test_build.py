@@ -93,6 +93,24 @@ def test_bad_cuda_decisions_fail(source_tree, tmp_path, value, message):
     assert message in " ".join(result.stdout.split())
 
 
+def test_without_torch_it_says_what_to_type_before_anything_is_downloaded(source_tree, tmp_path):
+    """pip asks for the metadata first, and then gets what they name: torch, several GB of it."""
+    import setuptools
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    (tmp_path / "tools").mkdir()
+    for name in ("setuptools", "_distutils_hack"):
+        (tmp_path / "tools" / name).symlink_to(os.path.join(os.path.dirname(setuptools.__path__[0]), name))
+    result = subprocess.run(
+        [tmp_path / "bare" / "bin" / "python", "setup.py", "dist_info", "--output-dir", tmp_path],
+        cwd=source_tree, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path / "tools")},
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1] == (
+        "amber_ext: torch is not installed, and its headers are needed to build; type: pip install torch"
+    )
+
+
 def test_the_compiler_report_is_checked():
     path = REPOSITORY / "scripts" / "nvcc_checked.py"
     spec = importlib.util.spec_from_file_location("nvcc_checked", path)

@@ -1,5 +1,6 @@
 """The pages are true: tables and figures are those of the results files, code and commands run, and what they name exists."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ import pytest
 import torch
 from helpers import REPOSITORY
 
+import amber_ext
 from amber_ext import AmberConfig, sparsify_
 from amber_ext.config import DEFAULT_TARGETS
 from amber_ext.families import FAMILIES
@@ -16,7 +18,7 @@ from amber_ext.methods.norm_folding import readers_of_norm
 from amber_ext.ops.sparse_gemms import SPARSE_GEMMS
 
 README = REPOSITORY / "README.md"
-PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 FOLDERS = ("amber_ext", "benchmarks", "csrc", "docs", "examples", "scripts", "tests", "third_party")
 
 
@@ -30,7 +32,7 @@ def blocks(page, language):
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 # Those whose blocks take more than a few seconds.
-SLOW = [REPOSITORY / "docs" / "integrations.md"]
+SLOW = [REPOSITORY / "docs" / "integrations.md", REPOSITORY / "docs" / "quick_start.md"]
 pages_with_python = pytest.mark.parametrize(
     "page",
     [
@@ -76,7 +78,7 @@ def test_python_blocks_run(page, tiny_model_folder, tmp_path, monkeypatch):
     for block in blocks(page, "python"):
         exec(compile(block, name_of(page), "exec"), names)
         if "again = " in block:  # there it says that this is the same model
-            saved = names["loaded"].model if "loaded = " in block else names["model"]
+            saved = names["loaded"].model if "loaded." in block else names["model"]
             with torch.inference_mode():
                 assert torch.equal(names["again"](names["ids"]).logits, saved(names["ids"]).logits)
     if "with decode()" in page.read_text():
@@ -166,6 +168,50 @@ def test_paths_exist(page):
         if anchor:
             headings = re.findall(r"^#+ (.*)$", linked.read_text(), flags=re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
+
+
+API = [
+    path
+    for page in sorted((REPOSITORY / "docs" / "api").glob("*.md"))
+    for path in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)
+]
+
+
+def test_the_api_pages_have_every_public_name():
+    public = {*amber_ext.__all__, "AmberQuantConfig", "attach_config"} - {
+        "QuantizationReport"
+    }  # another name of Report
+    assert public <= {path.rpartition(".")[2] for path in API} and len(API) == len(set(API))
+    for path in API:
+        module, _, name = path.rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+        assert found.__module__ == module and found.__doc__, path
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_warnings_and_its_links_lead_somewhere(tmp_path):
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed (make docs installs it)")
+    build = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    for command in (build, [str(REPOSITORY / "scripts" / "check_links"), str(tmp_path)]):
+        result = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert "links, none broken" in result.stdout
+    # Names in backticks lead to the API, and the repository's own links to pages of the site.
+    assert (
+        'href="../api/models/#amber_ext.methods.sparsify.sparsify_"'
+        in (tmp_path / "integrations" / "index.html").read_text()
+    )
+    page = tmp_path / "design" / "index.html"
+    page.write_text(page.read_text().replace('href="../results/', 'href="../reslts/'))
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True)
+    assert result.returncode == 1 and "design/index.html: ../reslts/" in result.stderr
+
+
+def test_the_quick_start_names_the_wheel_that_is_built():
+    (version,) = re.findall(
+        r'^version = "(.*)"$', (REPOSITORY / "pyproject.toml").read_text(), flags=re.MULTILINE
+    )
+    assert f"dist/amber_ext-{version}-py3-none-manylinux" in (REPOSITORY / "docs/quick_start.md").read_text()
 
 
 def test_modules_that_moved():

@@ -1,6 +1,7 @@
 """The examples run as printed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.slow
 EXAMPLES = REPOSITORY / "examples"
 
 
-def run(name, *arguments):
+def run(name, *arguments, input=None):
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+    result = subprocess.run(command, capture_output=True, text=True, input=input)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -50,6 +51,35 @@ def test_quantize_save_reload(tmp_path):
     assert "210 of 210 linear projections in int8" in output
     before, same, answer = output.strip().rpartition("the same logits after saving and loading: True")
     assert same and answer.strip()  # what it answers hangs on the processor's rounding
+
+
+def test_chat():
+    output = run("chat.py", input="My name is Ada.\nWhat is my name?\nAnd yours?\n\nnot read\n")
+    turns = re.findall(r"^\[(\d+) tokens in the cache, (\d+) prefilled\] (.+)", output, flags=re.MULTILINE)
+    assert len(turns) == 3 and "Ada" in turns[1][2]
+    cached, prefilled = [int(turn[0]) for turn in turns], [int(turn[1]) for turn in turns]
+    # Every turn finds what the ones before it left: at least their prompts.
+    assert cached[0] == 0 and cached[1] >= prefilled[0] and cached[2] >= cached[1] + prefilled[1]
+
+
+def test_lora(tmp_path):
+    pytest.importorskip("peft", reason="peft is not installed (pip install peft)")
+    output = run("lora.py", tmp_path / "adapter")
+    losses = [float(loss) for loss in re.findall(r"loss (\S+)", output)]
+    assert losses[-1] < losses[0] / 3 and "90 of 210 linear projections pruned to 12:16w" in output
+    without, learned = re.search(r"without the adapter: (.*)\nwith it: (.*)", output).groups()
+    assert "Marta" in learned and "Marta" not in without
+
+
+def test_evaluate(tiny_model_folder, tmp_path):
+    for name, letters in (("calibration", "abcdefgh"), ("text", "hgfedcba")):
+        (tmp_path / name).write_text(" ".join(letters * 40))
+    tools = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
+    arguments = [tiny_model_folder, tmp_path / "calibration", tmp_path / "text", tmp_path / "out"]
+    result = subprocess.run([EXAMPLES / "evaluate.sh", *arguments], capture_output=True, text=True, env=tools)
+    assert result.returncode == 0, result.stderr
+    assert "plan" in (tmp_path / "out/eval/table.md").read_text()
+    assert "# tiny_model" in (tmp_path / "out/pruned/README.md").read_text()
 
 
 def test_serve(smollm2):

@@ -166,20 +166,27 @@ def test_many_rows_use_every_thread_and_agree(threads):
 
 
 def test_host_core_compresses_what_nm_prune_keeps():
-    from amber_ext import _introspect
-
+    ops = torch.ops.amber
     x = awkward((70, 256), torch.bfloat16)
     mask = amber_ext.nm_mask(x, "2:4")
     for layout in ("sm80", "sm90"):
-        values, metadata = _introspect.compress_2_4(x.view(torch.uint16).numpy(), mask.numpy(), layout)
+        values, metadata = ops.compress_2_4(x, mask, layout)
         assert values.shape == (70, 128)
-        back = torch.from_numpy(_introspect.decompress_2_4(values, metadata, layout)).view(torch.bfloat16)
+        back = ops.decompress_2_4(values, metadata, layout)
         want = amber_ext.nm_prune(x, "2:4")
         assert torch.equal(back.view(torch.int16), want.view(torch.int16))
-    with pytest.raises(ValueError, match="'sm70' is not known; allowed: 'sm80', 'sm90'"):
-        _introspect.compress_2_4(x.view(torch.uint16).numpy(), mask.numpy(), "sm70")
-    with pytest.raises(ValueError, match="exactly 2 of every 4"):
-        _introspect.compress_2_4(x.view(torch.uint16).numpy(), np.ones((70, 256), np.uint8), "sm80")
+    with pytest.raises(RuntimeError, match="'sm70' is not known; allowed: 'sm80', 'sm90'"):
+        ops.compress_2_4(x, mask, "sm70")
+    with pytest.raises(RuntimeError, match="exactly 2 of every 4"):
+        ops.compress_2_4(x, torch.ones_like(mask), "sm80")
+    with pytest.raises(
+        RuntimeError, match=r"mask: Bool \[70, 4\] is not allowed; it must be Bool \[70, 256\]"
+    ):
+        ops.compress_2_4(x, mask[:, :4], "sm80")
+    with pytest.raises(RuntimeError, match="extra: 3 is not allowed; it must be 0, 1 or 2"):
+        ops.widen(x, mask, 3)
+    with pytest.raises(RuntimeError, match=r"metadata: Byte \[1\] is not allowed; it must be Byte \[4096\]"):
+        ops.decompress_2_4(x[:, :128], torch.zeros(1, dtype=torch.uint8), "sm90")
 
 
 # ---- random cases; AMBER_FUZZ_CASES=1000000 AMBER_FUZZ_SEED=1 pytest -k random_cases for a long run

@@ -9,13 +9,12 @@ from amber_ext import (
     Pattern,
     widen_weight,
 )
-from amber_ext.ops import reference
+from amber_ext.ops import library, reference
 from amber_ext.ops.pattern import extra_windows, fitting_sets, widened_features
 
 WINDOWED = ["4:8", "8:16", "10:16w", "12:16w"]
 
-
-introspect = pytest.importorskip("amber_ext._introspect", reason="amber_ext was not built")
+pytestmark = pytest.mark.skipif(library.LOAD_ERROR is not None, reason="amber_ext was not built")
 
 
 def test_every_4_8_and_8_16_mask_fits():
@@ -77,12 +76,10 @@ def test_widen_weight_refuses():
 
 def compressed_and_back(x, mask, extra, layout):
     """x [T, K] of 16-bit values as the sparse GEMM sees it: [T, K']."""
-    bits = x.view(torch.int16).numpy().view("uint16")
-    wide, wide_mask = introspect.widen(bits, mask.to(torch.uint8).numpy(), extra)
-    values, metadata = introspect.compress_2_4(wide, wide_mask, layout)
+    wide, wide_mask = torch.ops.amber.widen(x, mask, extra)
+    values, metadata = torch.ops.amber.compress_2_4(wide, wide_mask, layout)
     assert values.shape[1] * 2 == wide.shape[1]
-    back = introspect.decompress_2_4(values, metadata, layout)
-    return torch.from_numpy(back.view("int16")).view(x.dtype)
+    return torch.ops.amber.decompress_2_4(values, metadata, layout)
 
 
 @pytest.mark.parametrize("layout", ["sm80", "sm90"])
