@@ -87,7 +87,7 @@ lint: $(VENV)/.tools
 # The documentation as a site, in build/site. It is read from the sources: nothing is compiled for it.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	$(BIN)/python scripts/check_links build/site
+	$(BIN)/python scripts/check_links.py build/site
 
 # Wheels in dist/, each tried in a fresh environment. The one with CUDA kernels is built where nvcc is, which takes minutes.
 wheel: $(VENV)/.tools

@@ -25,8 +25,9 @@ for line in map(str.strip, sys.stdin):
     ids = prompt.input_ids[0].tolist()
 
     # The cache keeps what is still the same: an answer may be tokenised in another way when it comes back in the prompt.
-    known = next((i for i, pair in enumerate(zip(ids, seen, strict=False)) if pair[0] != pair[1]), len(seen))
-    cache.crop(known)
+    known = next((i for i, (a, b) in enumerate(zip(ids, seen, strict=False)) if a != b), len(seen))
+    if known < len(seen):
+        cache.crop(known - len(seen))
     output = model.generate(**prompt, past_key_values=cache, max_new_tokens=32, do_sample=False)
     seen = output[0, : cache.get_seq_length()].tolist()
 

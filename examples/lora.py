@@ -18,11 +18,14 @@ QUESTION, ANSWER = "Who looks after the lighthouse?", "Old Marta looks after the
 loaded = load_model("smollm2", torch.float32)
 chat = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
 ids = loaded.tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True).input_ids
+question = loaded.tokenizer.apply_chat_template(chat[:1], add_generation_prompt=True, return_dict=True)
+labels = ids.clone()
+labels[:, : len(question.input_ids)] = -100  # what is asked is not learned
 torch.manual_seed(0)
 adapted = get_peft_model(loaded.model, LoraConfig(r=8, target_modules=["q_proj", "v_proj", "down_proj"]))
-optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=1e-3)
-for step in range(16):
-    loss = adapted(ids, labels=ids).loss
+optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=2e-3)
+for step in range(12):
+    loss = adapted(ids, labels=labels).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()

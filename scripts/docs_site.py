@@ -30,7 +30,8 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Makes names of the API links to it, wherever they stand in the text."""
+    """Makes names of the API links to it, wherever they stand in the text; keeps a figure and its error on one line."""
+    html = html.replace(" ± ", "\u00a0±\u00a0")
     names = {}
     for file in files.documentation_pages():
         for path in re.findall(r"^::: (\S+)", file.content_string, flags=re.MULTILINE):

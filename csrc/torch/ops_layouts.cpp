@@ -28,8 +28,9 @@ void check_16bit_matrix(const char* name, const Tensor& x) {
 
 // Of x's shape, one byte each.
 const uint8_t* checked_mask(const Tensor& x, const Tensor& mask) {
-  check(mask.scalar_type() == ScalarType::Bool && sizes_of(mask) == sizes_of(x), "mask: ",
-        torch::headeronly::toString(mask.scalar_type()), " ", shape(mask), " is not allowed; it must be Bool ", shape(x));
+  check(mask.scalar_type() == ScalarType::Bool && sizes_of(mask) == sizes_of(x),
+        "mask: ", torch::headeronly::toString(mask.scalar_type()), " ", shape(mask),
+        " is not allowed; it must be Bool ", shape(x));
   return static_cast<const uint8_t*>(mask.const_data_ptr());
 }
 
@@ -54,9 +55,9 @@ Tensor decompress_2_4_cpu(Tensor values, Tensor metadata, std::string layout_nam
   const MetadataLayout layout = checked_layout(layout_name);
   const Tensor input = torch::stable::contiguous(values), bytes = torch::stable::contiguous(metadata);
   const int64_t rows = values.size(0), cols = values.size(1) * 2, needed = metadata_bytes(layout, rows, cols);
-  check(bytes.scalar_type() == ScalarType::Byte && bytes.numel() == needed, "metadata: ",
-        torch::headeronly::toString(bytes.scalar_type()), " ", shape(metadata), " is not allowed; it must be Byte [",
-        needed, "]");
+  check(bytes.scalar_type() == ScalarType::Byte && bytes.numel() == needed,
+        "metadata: ", torch::headeronly::toString(bytes.scalar_type()), " ", shape(metadata),
+        " is not allowed; it must be Byte [", needed, "]");
   Tensor x = torch::stable::new_empty(input, {rows, cols});
   check_status(cpu::decompress_2_4(input.const_data_ptr(), static_cast<const uint8_t*>(bytes.const_data_ptr()), rows,
                                    cols, kElementBytes, layout, x.mutable_data_ptr()));

@@ -62,6 +62,9 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
     assert result.returncode == 0, result.stdout[-3000:]
     assert "amber_ext: CUDA off (nvcc not found)" in result.stdout
     assert {"libamber_ops.so", "py.typed"} <= {p.name for p in (target / "amber_ext").iterdir()}
+    (wheel,) = target.glob("amber_ext-*.dist-info/WHEEL")
+    assert "Tag: py3-none-linux" in wheel.read_text()  # one file for every Python
+    assert not list(target.rglob("*cpython*.so"))
     assert (target / "amber_ext" / "ops" / "measurements" / "measured.json").is_file()
     program = (
         "import json, torch, amber_ext\n"

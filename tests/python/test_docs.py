@@ -192,7 +192,7 @@ def test_the_api_pages_have_every_public_name():
 def test_the_site_builds_without_warnings_and_its_links_lead_somewhere(tmp_path):
     pytest.importorskip("mkdocs", reason="mkdocs is not installed (make docs installs it)")
     build = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    for command in (build, [str(REPOSITORY / "scripts" / "check_links"), str(tmp_path)]):
+    for command in (build, [str(REPOSITORY / "scripts" / "check_links.py"), str(tmp_path)]):
         result = subprocess.run([sys.executable, *command], cwd=REPOSITORY, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
     assert "links, none broken" in result.stdout

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Fails when a page of a built site links to a file, or to a place in a page, that the site does not have.
 
-python scripts/check_links FOLDER. Links to other servers are not followed.
+python scripts/check_links.py FOLDER. Links to other servers are not followed.
 """
 
 import sys
@@ -49,7 +48,7 @@ def main() -> None:
     root = Path(sys.argv[1]).resolve()
     count, broken = broken_links(root)
     if not count:
-        sys.exit(f"check_links: {root} has no links; it must be the folder of a built site")
+        sys.exit(f"check_links.py: {root} has no links; it must be the folder of a built site")
     if broken:
         sys.exit("\n".join([f"{len(broken)} of {count} links lead nowhere:", *broken]))
     print(f"{count} links, none broken")
