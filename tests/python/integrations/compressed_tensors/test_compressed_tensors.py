@@ -195,6 +195,21 @@ def test_what_other_libraries_quantised(write_folder, tmp_path, tiny_model_folde
         assert "\n" not in str(error.value)
 
 
+def test_on_an_error_the_model_is_as_it_was(w8a8):
+    model = load_quantized(w8a8)
+    model.model.layers[3].mlp.down_proj.weight_scale[5] = torch.nan
+    modules = dict(model.named_modules())
+    for config, message in (
+        (AmberConfig(targets=("x_proj",)), "targets: 'x_proj' is not in this model"),
+        (AmberConfig(), "layer 'model.layers.3.mlp.down_proj': weight: it contains NaN or Inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prune_quantized_(model, config)
+        now = dict(model.named_modules())
+        assert now.keys() == modules.keys() and all(now[name] is modules[name] for name in modules)
+        assert all(str(layer.pattern) == "1:1" for layer in quantized_layers(model).values())
+
+
 def test_what_is_no_quantised_model_is_refused(pruned):
     with pytest.raises(
         ValueError, match="LlamaForCausalLM has no 8-bit layers of amber_ext; sparsify_ prunes"
