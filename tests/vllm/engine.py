@@ -57,9 +57,9 @@ def greedy(llm, prompts, count=16, **options):
 def transformers_greedy(model, prompts, count=16):
     """The same by transformers, prompt after prompt."""
     return [
-        model.generate(torch.tensor([p]), max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0)[
-            0, len(p) :
-        ].tolist()
+        model.generate(
+            torch.tensor([p]), max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=0
+        )[0, len(p) :].tolist()
         for p in prompts
     ]
 

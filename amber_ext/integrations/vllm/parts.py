@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,7 @@ from vllm.distributed import tensor_model_parallel_all_gather
 from vllm.model_executor.layers.linear import ColumnParallelLinear, QKVParallelLinear, RowParallelLinear
 
 from amber_ext.ops.pattern import Pattern
-from amber_ext.ops.scores import selection_scale
+from amber_ext.ops.scores import MAGNITUDE, selection_scale
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,17 @@ class Projection:
 
     name: str
     pattern: Pattern | None
-    score: str = "magnitude"
+    score: str = MAGNITUDE
     rescale: str = "none"
     backend: str = "auto"
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> Projection:
+        """From what a layer of a saved model is (`methods.checkpoint.describe_layers`), and its name."""
+        if fields["kind"] == "dense":
+            return cls(fields["name"], None)
+        score = fields.get("score", MAGNITUDE)  # 8-bit layers have their scales stored
+        return cls(fields["name"], Pattern(fields["pattern"]), score, fields["rescale"], fields["backend"])
 
 
 @dataclass(frozen=True)
@@ -112,3 +120,22 @@ def _whole(layer: torch.nn.Module, part: Part, rows: torch.Tensor) -> torch.Tens
         # Several processes have the same key and value heads.
         whole = torch.cat(whole.split(len(rows))[:: layer.num_kv_head_replicas])
     return whole
+
+
+def keep_scale(layer: torch.nn.Module, part: Part, scale: torch.Tensor | None) -> None:
+    """In the memory that it had before, where there was one: CUDA graphs and compiled code read it there."""
+    name = _buffer(part)
+    before = layer._buffers.get(name)
+    if before is not None and scale is not None:
+        before.copy_(scale)
+    else:
+        layer.register_buffer(name, scale, persistent=False)
+
+
+def scale_of(layer: torch.nn.Module, part: Part) -> torch.Tensor | None:
+    """What `keep_scale` kept; None of a dense part."""
+    return layer._buffers.get(_buffer(part))
+
+
+def _buffer(part: Part) -> str:
+    return f"amber_scale_{part.index}"

@@ -12,11 +12,18 @@ from vllm.model_executor.layers.linear import (
 )
 
 from amber_ext.integrations.vllm import op
-from amber_ext.integrations.vllm.parts import Part, Projection, check_shards, part_scale, parts_of
+from amber_ext.integrations.vllm.parts import (
+    Part,
+    Projection,
+    check_shards,
+    keep_scale,
+    part_scale,
+    parts_of,
+    scale_of,
+)
+from amber_ext.integrations.vllm.products import products
 from amber_ext.integrations.vllm.step import phase_of
 from amber_ext.ops.backends import wants_copies
-from amber_ext.ops.dense_products import dense_linear
-from amber_ext.ops.functional import linear
 from amber_ext.ops.pattern import widen_weight
 from amber_ext.phase import run_rows
 
@@ -39,7 +46,6 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
         super().__init__()
         self.projections, self.name, self.config = tuple(projections), name, config
         self.parts: list[Part] = []
-        self.weight: torch.Tensor | None = None
 
     def create_weights(
         self,
@@ -57,21 +63,12 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         """Scores, and copies of columns where a sparse GEMM reads them; anew when vLLM loads weights again."""
-        self.weight = layer.weight.data
+        weight = layer.weight.data
         for part in self.parts:
-            keep_scale(layer, part, part_scale(layer, part, self._rows(part)))
-        self.wide = [self._wide(part) for part in self.parts]
+            if part.projection.pattern is not None:
+                keep_scale(layer, part, part_scale(layer, part, weight[part.begin : part.end]))
+        self.weights = [_widened(weight[part.begin : part.end], part.projection) for part in self.parts]
         super().process_weights_after_loading(layer)
-
-    def _rows(self, part: Part) -> torch.Tensor:
-        return self.weight[part.begin : part.end]
-
-    def _wide(self, part: Part) -> torch.Tensor:
-        weight, wanted = self._rows(part), part.projection
-        if wanted.pattern is None:
-            return weight
-        copies = wants_copies(weight, weight.dtype, wanted.pattern, wanted.rescale, wanted.backend)
-        return widen_weight(weight, wanted.pattern) if copies else weight
 
     def apply(
         self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
@@ -90,40 +87,13 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
         )
 
     def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        output = x.new_empty(len(x), self.parts[-1].end)
-        for part, weight in zip(self.parts, self.wide, strict=True):
-            part_bias = None if bias is None else bias[part.begin : part.end]
-            out, wanted = output[:, part.begin : part.end], part.projection
-            if wanted.pattern is None:
-                dense_linear(x, weight, part_bias, out=out)
-                continue
-            linear(
-                x,
-                weight,
-                part_bias,
-                pattern=wanted.pattern,
-                scale=scale_of(layer, part),
-                rescale=wanted.rescale,
-                backend=wanted.backend,
-                out=out,
-            )
-        return output
+        scales = [scale_of(layer, part) for part in self.parts]
+        return products(x, self.weights, bias, self.parts, scales)
 
 
-def keep_scale(layer: torch.nn.Module, part: Part, scale: torch.Tensor | None) -> None:
-    """In the memory that it had before, where there was one: CUDA graphs and compiled code read it there."""
-    name = _buffer(part)
-    before = layer._buffers.get(name)
-    if before is not None and scale is not None:
-        before.copy_(scale)
-    else:
-        layer.register_buffer(name, scale, persistent=False)
-
-
-def scale_of(layer: torch.nn.Module, part: Part) -> torch.Tensor | None:
-    """What `keep_scale` kept."""
-    return layer._buffers[_buffer(part)]
-
-
-def _buffer(part: Part) -> str:
-    return f"amber_scale_{part.index}"
+def _widened(rows: torch.Tensor, wanted: Projection) -> torch.Tensor:
+    """With copies of columns where a sparse GEMM reads them."""
+    if wanted.pattern is None:
+        return rows
+    copies = wants_copies(rows, rows.dtype, wanted.pattern, wanted.rescale, wanted.backend)
+    return widen_weight(rows, wanted.pattern) if copies else rows
