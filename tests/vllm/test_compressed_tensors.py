@@ -20,15 +20,15 @@ CONFIG = AmberConfig(pattern="8:16", skip_layers={"gate_proj": (1,)})
 PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
-def save_compressed(folder, **activations):
-    """As llm-compressor writes int8 weights with a scale a channel, and dynamic scales a token."""
+def save_compressed(folder, dtype="int8", **activations):
+    """As llm-compressor writes 8-bit weights with a scale a channel, and dynamic scales a token."""
     save_dense(folder)
     tensors = load_file(folder / "model.safetensors")
     for name in [name for name in tensors if name.endswith("_proj.weight")]:
-        values, scale = quantize_weight(tensors[name], "int8")
+        values, scale = quantize_weight(tensors[name], dtype)
         tensors[name], tensors[f"{name}_scale"] = values, scale[:, None]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    common = {"num_bits": 8, "type": "int", "symmetric": True}
+    common = {"num_bits": 8, "type": "int" if dtype == "int8" else "float", "symmetric": True}
     group = {
         "targets": ["Linear"],
         "weights": {**common, "strategy": "channel", "dynamic": False},
@@ -37,7 +37,7 @@ def save_compressed(folder, **activations):
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {
         "quant_method": "compressed-tensors",
-        "format": "int-quantized",
+        "format": "int-quantized" if dtype == "int8" else "float-quantized",
         "quantization_status": "compressed",
         "config_groups": {"group_0": group},
         "ignore": ["lm_head"],
@@ -75,8 +75,9 @@ def expected(tensors, name, x):
     return torch.cat(outputs, -1)
 
 
-def test_pruning_on_top(tmp_path, calls):
-    tensors = save_compressed(tmp_path)
+@pytest.mark.parametrize("dtype", ["int8", "e4m3"])
+def test_pruning_on_top(tmp_path, calls, dtype):
+    tensors = save_compressed(tmp_path, dtype)
     options = {"quantization": "amber_ext", "hf_overrides": {"amber_ext": CONFIG.to_dict()}}
     with engine(tmp_path, **options) as llm:
         greedy(llm, random_prompts(LENGTHS), 4)
