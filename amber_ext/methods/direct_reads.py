@@ -37,7 +37,10 @@ def refuse_direct_reads(model: torch.nn.Module, sites: Sequence[LinearSite]) -> 
     if not hasattr(model, "get_input_embeddings") or not sites:
         return
     modules = {model.get_submodule(site.module_name): site for site in sites}
-    watch = _Watch({id(module.weight): (module, site) for module, site in modules.items()})
+    owners: dict[int, dict[torch.nn.Module, LinearSite]] = {}
+    for module, site in modules.items():
+        owners.setdefault(id(module.weight), {})[module] = site
+    watch = _Watch(owners)
     handles = []
     for module in modules:
         handles.append(module.register_forward_pre_hook(watch.enter))
@@ -77,9 +80,9 @@ def mark_quantized(model: torch.nn.Module, quantized: bool) -> None:
 
 
 class _Watch(TorchFunctionMode):
-    """Sees every torch function that gets one of the weights while the layer that owns it does not run."""
+    """Sees every torch function that gets one of the weights while no layer that owns it runs."""
 
-    def __init__(self, owners: dict[int, tuple[torch.nn.Module, LinearSite]]) -> None:
+    def __init__(self, owners: dict[int, dict[torch.nn.Module, LinearSite]]) -> None:
         super().__init__()
         self.owners = owners
         self.running: set[torch.nn.Module] = set()
@@ -97,7 +100,7 @@ class _Watch(TorchFunctionMode):
         name = getattr(getattr(function, "__self__", None), "__name__", None) or function.__name__
         if name not in _QUESTIONS:
             for value in (*args, *kwargs.values()):
-                owner, site = self.owners.get(id(value), (None, None))
-                if owner is not None and owner not in self.running and self.found is None:
-                    self.found = site
+                owners = self.owners.get(id(value), {})
+                if owners and self.running.isdisjoint(owners) and self.found is None:
+                    self.found = next(iter(owners.values()))
         return function(*args, **kwargs)

@@ -37,6 +37,7 @@ DIFFERS = {
 }
 for name in ("falcon_mamba", "mamba", "jamba"):
     DIFFERS.setdefault((name, "SSM or hybrid"), {})["quantize"] = READS_WEIGHT
+DIFFERS["reformer", "decoder"]["quantize"] = READS_WEIGHT  # and its past is no cache
 
 # Ways (`ways.WAYS`) that transformers 5.24 does not run, with nothing pruned.
 CANNOT = {
