@@ -1,7 +1,7 @@
 """What is known of model families by name: data alone. A family is added here and nowhere else.
 
 Any model with ``nn.Linear`` layers can be pruned. A family needs an entry for what goes beyond that: skip lists, norms
-that smoothing factors can be folded into, fused experts.
+that smoothing factors can be folded into, fused experts, weights that are read past their layer.
 """
 
 from __future__ import annotations
@@ -62,6 +62,29 @@ FAMILIES = (
     Family("Qwen3", LLAMA_LAYER),
     Family("Qwen3-MoE", LLAMA_LAYER, "Qwen3MoeExperts", {"qwen3-30b-a3b": (41, 46, 47)}),
 )
+
+# Linears whose weight transformers' own code multiplies with, past the layer (``self.dt_proj.weight @ x``): the class that
+# does so, and what it calls them. Pruning such a layer would change nothing, or change it only in some of the model's calls.
+# Known by name, not seen by running the model: `sparsify_` has no tokens, often no weights yet (a model that is being
+# loaded is on the meta device), and must decide the same before saving and after loading. A test reads transformers' source
+# for more of them.
+READ_PAST_LAYER: Mapping[str, frozenset[str]] = {
+    "FalconMambaMixer": frozenset({"dt_proj"}),
+    "JambaMambaMixer": frozenset({"dt_proj"}),
+    "MambaMixer": frozenset({"dt_proj"}),
+    "LongcatFlashTopkRouter": frozenset({"classifier"}),
+    "LSHSelfAttention": frozenset({"query_key", "value"}),
+    "DisentangledSelfAttention": frozenset({"in_proj"}),
+    "MobileBertLMPredictionHead": frozenset({"dense", "decoder"}),
+    "NeoMMEForMaskedLM": frozenset({"unembedding_projection"}),
+    "LayoutLMv2Encoder": frozenset({"rel_pos_bias", "rel_pos_x_bias", "rel_pos_y_bias"}),
+    "WavLMAttention": frozenset({"q_proj", "k_proj", "v_proj", "out_proj"}),
+    "TDNNLayer": frozenset({"kernel"}),
+    "DetrMHAttentionMap": frozenset({"k_proj"}),
+    "ConditionalDetrMHAttentionMap": frozenset({"k_proj"}),
+    "DabDetrMHAttentionMap": frozenset({"k_linear"}),
+    "MaskFormerDetrMHAttentionMap": frozenset({"k_proj"}),
+}
 
 DECODER_LAYERS = tuple(dict.fromkeys(f.decoder_layer for f in FAMILIES if f.decoder_layer is not None))
 EXPERTS = tuple(f.experts for f in FAMILIES if f.experts is not None)

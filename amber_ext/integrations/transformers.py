@@ -37,6 +37,7 @@ from amber_ext.methods.checkpoint import (
     describe_layers,
     empty_layers,
 )
+from amber_ext.methods.direct_reads import mark_quantized
 from amber_ext.methods.quantize import quantize_
 from amber_ext.methods.report import linears_bytes
 from amber_ext.methods.sparsify import remember_config, remembered_config, sparsify_
@@ -153,6 +154,7 @@ class AmberHfQuantizer(HfQuantizer):
             self.report = quantize_(model, self.quantization_config.config, self.quantization_config.batches)
             self.quantization_config.batches = None
             return model
+        mark_quantized(model, self.quantization_config.quantizes)
         for name, layer in model.named_modules():
             try:
                 if isinstance(layer, QuantizedLinear):

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from amber_ext.config import AmberConfig
-from amber_ext.families import EXPERTS
+from amber_ext.families import EXPERTS, READ_PAST_LAYER
 from amber_ext.layers.pruned_experts import expert_shapes, is_fused_experts, supports
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
@@ -29,6 +29,7 @@ class LinearSite:
         macs: multiply-accumulates per token; experts count as often as a token visits them.
         is_expert: part of a mixture of experts.
         is_fused: one projection of a fused experts module, not a module of its own.
+        is_read: its owner is known to read its weight past it (`READ_PAST_LAYER`).
         obstacle: why this site cannot be pruned, or None.
     """
 
@@ -41,6 +42,7 @@ class LinearSite:
     macs: float
     is_expert: bool
     is_fused: bool
+    is_read: bool
     obstacle: str | None
 
 
@@ -158,7 +160,8 @@ def find_linears(model: torch.nn.Module) -> list[LinearSite]:
         if is_fused_experts(module):
             sites += _fused_sites(name, module, top_k)
         elif isinstance(module, torch.nn.Linear | QuantizedLinear) and module is not head:
-            sites.append(_linear_site(name, module, config, top_k))
+            owner = model.get_submodule(name.rpartition(".")[0])
+            sites.append(_linear_site(name, module, owner, config, top_k))
     if not sites:
         raise ValueError(
             f"model: {type(model).__name__} contains no linear layers to prune; at least 1 is needed"
@@ -166,7 +169,11 @@ def find_linears(model: torch.nn.Module) -> list[LinearSite]:
     return sites
 
 
-def _linear_site(name: str, module: torch.nn.Module, config: object, top_k: int | None) -> LinearSite:
+def _linear_site(
+    name: str, module: torch.nn.Module, owner: torch.nn.Module, config: object, top_k: int | None
+) -> LinearSite:
+    projection = name.rpartition(".")[2]
+    reader = _reader(owner, projection)
     is_expert = "experts" in name.split(".")
     experts = getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None)
     visits = top_k / experts if is_expert and top_k and experts else 1.0
@@ -179,18 +186,27 @@ def _linear_site(name: str, module: torch.nn.Module, config: object, top_k: int 
         obstacle = (
             "its forward was replaced on the instance (device offloading and tensor parallelism do that)"
         )
+    elif reader is not None:
+        obstacle = f"{reader} reads its weight past it"
     return LinearSite(
         name=name,
         module_name=name,
-        projection=name.rpartition(".")[2],
+        projection=projection,
         layer=layer_number(name),
         in_features=module.in_features,
         out_features=module.out_features,
         macs=module.in_features * module.out_features * visits,
         is_expert=is_expert,
         is_fused=False,
+        is_read=reader is not None,
         obstacle=obstacle,
     )
+
+
+def _reader(owner: torch.nn.Module, projection: str) -> str | None:
+    """The class by which ``owner`` reads the weight of this linear of its own past it, or None."""
+    names = (kind.__name__ for kind in type(owner).__mro__)
+    return next((name for name in names if projection in READ_PAST_LAYER.get(name, ())), None)
 
 
 def _fused_sites(name: str, module: torch.nn.Module, top_k: int | None) -> list[LinearSite]:
@@ -211,6 +227,7 @@ def _fused_sites(name: str, module: torch.nn.Module, top_k: int | None) -> list[
             macs=in_features * out_features * (top_k or 1),
             is_expert=True,
             is_fused=True,
+            is_read=False,
             obstacle=obstacle,
         )
         for projection, (out_features, in_features) in expert_shapes(module).items()

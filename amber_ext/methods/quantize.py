@@ -13,7 +13,7 @@ from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
 from amber_ext.layers.sites import LinearSite, decide, find_linears
 from amber_ext.methods.calibration import Calibration, calibrate
-from amber_ext.methods.direct_reads import refuse_direct_reads
+from amber_ext.methods.direct_reads import mark_quantized, refuse_direct_reads
 from amber_ext.methods.norm_folding import fold_into_norm, readers_of_norm
 from amber_ext.methods.report import Report, ReportRow, layer_bytes, report_row
 from amber_ext.methods.sparsify import check_config, refuse_quantized, remember_config
@@ -54,8 +54,9 @@ def quantize_(
     sites = find_linears(model)
     check_config(sites, config)
     _check_unquantized(sites, config)
-    chosen = [s for s in sites if s.obstacle is None and not s.is_fused and not _keeps_dtype(s, config)]
-    refuse_direct_reads(model, chosen)
+    wanted = [s for s in sites if not s.is_fused and not _keeps_dtype(s, config)]
+    refuse_direct_reads(model, [s for s in wanted if s.obstacle is None or s.is_read])
+    chosen = [s for s in wanted if s.obstacle is None]
 
     folds = _Folds({}, {})
     calibration = None
@@ -85,6 +86,7 @@ def quantize_(
         for name, weight in folds.norm_weights.items():
             model.get_submodule(name).weight.copy_(weight)
     replace_modules(model, replacements)
+    mark_quantized(model, True)
     remember_config(model, config)
     return Report(config, tuple(rows), bytes_before, bytes_after)
 

@@ -3,7 +3,7 @@
 Backends:
     ``"reference"``: plain PyTorch, on any device; for 8-bit weights with fp64 products.
     ``"cpu"``, ``"cuda"``: the compiled selection kernels, then torch's dense product (masked dense); for 8-bit
-    weights an exact int8 product (`amber_ext.ops.int8_product`), or `torch._scaled_mm` for e4m3 on CUDA.
+    weights an exact int8 product (`amber_ext.ops.dense_products`), or `torch._scaled_mm` for e4m3 on CUDA.
     ``"cutlass"``: on CUDA: prune (and quantise) and compress in one kernel, then a sparse GEMM; 2:4, and with a
     weight from `widen_weight` 4:8, 8:16, 10:16w and 12:16w.
     ``"auto"``: on CUDA what `amber_ext.ops.measurements` says was measured to be fastest for the shape: a sparse GEMM,
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from amber_ext.ops import checks, library, measurements, sparse_gemms
-from amber_ext.ops.int8_product import CUDA_MULTIPLE, has_fast_int8
+from amber_ext.ops.dense_products import CUDA_MULTIPLE, has_fast_int8
 from amber_ext.ops.measurements import DENSE, MASKED_DENSE, NOT_SPARSE
 from amber_ext.ops.pattern import Pattern, extra_windows, widened_features
 from amber_ext.ops.sparse_gemms import Problem, refusal, refusal_of_all

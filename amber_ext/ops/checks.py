@@ -153,6 +153,19 @@ def check_linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
             raise ValueError(f"{name}: it is on {tensor.device} but x is on {x.device}; use one device")
 
 
+def check_out(out: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor) -> None:
+    """``[T, N]`` of x's dtype and device for an x ``[T, K]``, or None."""
+    if out is None:
+        return
+    check_tensor("out", out)
+    found, wanted = (out.dtype, out.device, tuple(out.shape)), (x.dtype, x.device, (len(x), len(weight)))
+    if x.dim() != 2 or found != wanted:
+        raise ValueError(
+            f"out: {out.dtype} {list(out.shape)} on {out.device} is not allowed for x {list(x.shape)}; it must be "
+            f"{x.dtype} [T, N] on {x.device}, with x [T, K]"
+        )
+
+
 def check_linear_w8a8(
     x: torch.Tensor,
     weight: torch.Tensor,

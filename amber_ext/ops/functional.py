@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from amber_ext.ops import checks, library, reference
 from amber_ext.ops.backends import Decision, choose_kernels, choose_product
-from amber_ext.ops.int8_product import int8_product
-from amber_ext.ops.measurements import DENSE
+from amber_ext.ops.dense_products import dense_linear, int8_product
+from amber_ext.ops.measurements import DENSE, MASKED_DENSE
 from amber_ext.ops.pattern import UNPRUNED, Pattern
 from amber_ext.ops.sparse_gemms import problem_of
 
@@ -82,6 +81,7 @@ def linear(
     scale: torch.Tensor | None = None,
     rescale: str = "none",
     backend: str = "auto",
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``Y = nm_prune(x) Wᵀ + b``, the linear layer on pruned activations.
 
@@ -91,6 +91,8 @@ def linear(
         weight: ``[N, K]`` of x's dtype and device, or ``[N, K']`` as `widen_weight` makes it for the pattern.
             It is not copied.
         bias: ``[N]`` of x's dtype and device, or None.
+        out: ``[T, N]`` of x's dtype and device for an x ``[T, K]``: where Y is written, for example a slice of the
+            columns of a wider tensor; None is a new tensor.
 
     Returns:
         ``[..., N]`` of x's dtype. Differentiation through it raises. Under ``"auto"`` on a GPU, shapes for
@@ -102,15 +104,21 @@ def linear(
     pattern = Pattern(pattern)
     decision = decide_linear(x, weight, bias, pattern=pattern, scale=scale, rescale=rescale, backend=backend)
     library.forbid_tangents(x, weight, bias, scale)
+    checks.check_out(out, x, weight)
     if decision.backend != "cutlass":
         weight = weight.narrow(1, 0, x.shape[-1])
     if decision.backend == "reference":
         checks.check_factor_values("scale", scale)
-        return library.ForbidBackward.apply(reference.linear, x, weight, bias, pattern, scale, rescale)
-    if decision.backend == DENSE:
-        return F.linear(x, weight, bias)
-    op = torch.ops.amber.linear
-    return checks.run(op, x, weight, bias, scale, str(pattern), rescale, decision.kernel, scale=scale)
+        function = reference.linear
+        y = library.ForbidBackward.apply(function, x, weight, bias, pattern, scale, rescale)
+    elif decision.backend == DENSE:
+        return dense_linear(x, weight, bias, out)
+    elif decision.kernel == MASKED_DENSE and out is not None:
+        return dense_linear(nm_prune(x, pattern, scale, rescale, decision.backend), weight, bias, out)
+    else:
+        op = torch.ops.amber.linear
+        y = checks.run(op, x, weight, bias, scale, str(pattern), rescale, decision.kernel, scale=scale)
+    return y if out is None else out.copy_(y)
 
 
 def linear_w8a8(

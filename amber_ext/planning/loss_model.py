@@ -44,7 +44,7 @@ def predicted_losses(
         config: score and rescale.
 
     Raises:
-        ValueError, TypeError: no batches, or not such.
+        ValueError, TypeError: no batches, or not such; predictions with NaN or Inf.
     """
     batches = list_batches(batches)
     modules = {site.name: model.get_submodule(site.module_name) for site in sites}
@@ -95,6 +95,10 @@ def _inputs_and_gradients(
             parameter.requires_grad_(False)
         with torch.enable_grad(), decode():
             logits = model(batch, use_cache=False).logits.float().flatten(0, -2)
+            if not logits.isfinite().all():
+                raise ValueError(
+                    f"model: {type(model).__name__} predicts NaN or Inf for these batches; every logit must be finite"
+                )
             probabilities = logits.detach().softmax(-1).cpu()
             labels = torch.multinomial(probabilities, 1, generator=generator)[:, 0].to(logits.device)
             F.cross_entropy(logits, labels, reduction="sum").backward()

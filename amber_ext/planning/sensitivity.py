@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -68,7 +69,7 @@ def sensitivity(
         progress: show a progress bar over the batches.
 
     Raises:
-        ValueError: no linear layers, a quantised model, no batches, or a weight with NaN or Inf.
+        ValueError: no linear layers, a quantised model, no batches, or weights or outputs with NaN or Inf.
         TypeError: batches or config are not such.
     """
     refuse_quantized(model)
@@ -90,6 +91,11 @@ def sensitivity(
     finally:
         for handle in handles:
             handle.remove()
+    for name, error in errors.items():
+        if not math.isfinite(error.relative):
+            raise ValueError(
+                f"batches: the output of the layer '{name}' has NaN or Inf for them; it must be finite to compare"
+            )
     return [
         LayerSensitivity(site.name, site.projection, site.layer, errors[site.name].relative)
         for site in measured

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -130,3 +131,55 @@ def test_the_compiler_report_is_checked():
         clean + "ptxas info : (C7510) Potential Performance Loss: wgmma.mma_async instructions are ...\n"
     )
     assert "C7510" in module.problems(serialised)[0]
+
+
+def run_ensure_gtest(tmp_path, **commands):
+    """Runs scripts/ensure_gtest where there is no GoogleTest, with these commands and few others."""
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(REPOSITORY / "scripts" / "ensure_gtest", tmp_path / "scripts")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("bash", "cat", "dirname", "env", "id", "mkdir", "mktemp", "rm"):
+        (folder / name).symlink_to(shutil.which(name))
+    for name, script in {"c++": "exit 1", **commands}.items():
+        (folder / name).write_text(f"#!{shutil.which('bash')}\n{script}\n")
+        (folder / name).chmod(0o755)
+    environment = {"PATH": str(folder), "HOME": str(tmp_path)}
+    command = [folder / "bash", tmp_path / "scripts" / "ensure_gtest"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_googletest_is_not_installed(tmp_path):
+    """What apt-get is asked for needs no root; where it fails, a line names the command."""
+    log = tmp_path / "asked"
+    result = run_ensure_gtest(
+        tmp_path,
+        **{"apt-get": f'echo "$@" >> {log}; exit 1', "dpkg-deb": "exit 1", "sudo": f"echo sudo >> {log}"},
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        "GoogleTest could not be fetched; install it (Debian: apt-get install libgtest-dev) and run again"
+    ]
+    asked = log.read_text().split()
+    assert "update" in asked and not {"install", "sudo"} & set(asked)
+
+
+def test_no_googletest_and_no_way_to_fetch_it(tmp_path):
+    result = run_ensure_gtest(tmp_path)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert "GoogleTest is missing, and there is no apt-get to fetch it with" in result.stderr
+
+
+def test_what_builds_and_tests_is_pinned():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    named = list(project["build-system"]["requires"])
+    for wanted in project["project"]["optional-dependencies"].values():
+        named += wanted
+
+    def name_of(requirement):
+        return re.match(r"[\w.-]+", requirement)[0].lower().replace("_", "-")
+
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pinned = {name_of(line) for line in lines if "==" in line}
+    assert {name_of(requirement) for requirement in named} - pinned == set()

@@ -18,10 +18,6 @@ DIFFERS = {
     ("gpt2", "decoder"): {"sparsify": NO_LINEARS, "quantize": NO_LINEARS},  # its own Conv1D
     ("granitemoe", "MoE"): {"save and load": DENSE_FAILS, "save and load quantized": DENSE_FAILS},
     ("jetmoe", "MoE"): {"save and load quantized": "contained shared tensors"},  # one router in two places
-    # In a model that was loaded with a quantization_config transformers calls dt_proj, and it is pruned; else it multiplies
-    # with dt_proj's weight.
-    ("falcon_mamba", "SSM or hybrid"): {"save and load": "other logits"},
-    ("jamba", "SSM or hybrid"): {"save and load": "other logits"},
     **{
         (name, kind): {"sparsify": UNKNOWN_CACHE, "quantize": UNKNOWN_CACHE}
         for name, kind in (("xlnet", "decoder"), ("reformer", "decoder"), ("rwkv", "SSM or hybrid"))
@@ -41,6 +37,7 @@ DIFFERS = {
 }
 for name in ("falcon_mamba", "mamba", "jamba"):
     DIFFERS.setdefault((name, "SSM or hybrid"), {})["quantize"] = READS_WEIGHT
+DIFFERS["reformer", "decoder"]["quantize"] = READS_WEIGHT  # and its past is no cache
 
 # Ways (`ways.WAYS`) that transformers 5.24 does not run, with nothing pruned.
 CANNOT = {

@@ -62,6 +62,38 @@ def test_truncated_weights(run, tiny_model_folder, tmp_path, size):
     assert line.startswith(f"amber-ext: model: {str(folder)!r} cannot be loaded: ")
 
 
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGUF" + b"\3\0\0\0" + b"\1" * 16, b"text"])
+def test_damaged_gguf_files(run, tmp_path, content):
+    (tmp_path / "model.gguf").write_bytes(content)
+    line = the_line(run("ppl", tmp_path / "model.gguf"))
+    assert line.startswith(f"amber-ext: model: {str(tmp_path / 'model.gguf')!r} cannot be loaded: ")
+
+
+@pytest.mark.parametrize(
+    "norm, command, message",
+    [
+        ("model.norm", "plan --cost 0.8", "model: LlamaForCausalLM predicts NaN or Inf for these batches; "),
+        (
+            "model.layers.1.input_layernorm",
+            "sensitivity",
+            "batches: the output of the layer 'model.layers.1.",
+        ),
+        (
+            "model.layers.1.input_layernorm",
+            "plan --skip 1",
+            "batches: the output of the layer 'model.layers.1.",
+        ),
+    ],
+)
+def test_a_model_that_computes_nan(run, tiny_model_folder, data, tmp_path, norm, command, message):
+    loaded = load_model(str(tiny_model_folder))
+    loaded.model.get_submodule(norm).weight.data.fill_(float("nan"))
+    folder = shutil.copytree(tiny_model_folder, tmp_path / "model")
+    loaded.model.save_pretrained(folder)
+    line = the_line(run(*command.split(), folder, "--text", data / "text.txt", "--window", 64))
+    assert line.startswith(f"amber-ext: {message}")
+
+
 def test_a_damaged_tokenizer_of_a_quantised_model(run, quantized_folder, tmp_path):
     folder = shutil.copytree(quantized_folder, tmp_path / "model")
     (folder / "tokenizer.json").write_text("{")

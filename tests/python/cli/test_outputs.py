@@ -102,6 +102,23 @@ def test_a_full_disk(run, tiny_model_folder, text_file, tmp_path):
     assert plot.read_bytes() == b"old" and sorted(os.listdir(tmp_path)) == ["plot.png", "text.txt"]
 
 
+def test_a_full_disk_in_eval(run, tiny_model_folder, text_file, tmp_path):
+    out = tmp_path / "out"
+    options = ["--text", text_file, "--tokens", 64, "--window", 64, "--methods", "magnitude", "--out", out]
+    assert run("eval", tiny_model_folder, *options, "--patterns", "2:4").returncode == 0
+    old = (out / "results.json").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(old) + 10, limits[1]))
+    try:
+        result = run("eval", tiny_model_folder, *options, "--patterns", "8:16")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert f"amber-ext: [Errno 27] File too large: '{out / 'results.json'}'" in result.stderr
+    assert (out / "results.json").read_bytes() == old
+    assert not [name for name in os.listdir(out) if "part" in name]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["info"], ["info", "--json"]], ids=" ".join)
 def test_stdout_that_takes_nothing(arguments):

@@ -163,6 +163,13 @@ def test_weights_that_are_not_read_directly(kind, fields):
     assert model(IDS).logits.isfinite().all()
 
 
+def test_a_weight_that_two_layers_share_is_not_read_past_them(tiny_llama):
+    first, second = (layer.mlp for layer in tiny_llama.model.layers[:2])
+    second.up_proj.weight = first.up_proj.weight
+    quantize_(tiny_llama, OutstandingSparseConfig(targets=(), direction="none"))
+    assert isinstance(second.up_proj, QuantizedLinear)
+
+
 def test_looking_for_direct_reads_leaves_no_hook(tiny_llama, snapshot):
     from amber_ext.layers.sites import find_linears
     from amber_ext.methods.direct_reads import refuse_direct_reads

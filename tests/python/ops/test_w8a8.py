@@ -8,7 +8,7 @@ from amber_ext import Pattern, linear_w8a8, quantize_activations, quantize_weigh
 from amber_ext.ops import library
 from amber_ext.ops.backends import choose_product
 from amber_ext.ops.checks import MAX_IN_FEATURES_8BIT
-from amber_ext.ops.int8_product import int8_product, product_in_exact_floats
+from amber_ext.ops.dense_products import int8_product, product_in_exact_floats
 from amber_ext.ops.sparse_gemms import problem_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Exact int8 products, int32 out, by the fastest routine of torch that is exact on this device."""
+"""Torch's dense products as amber_ext needs them: written into a slice; of int8, exact, int32 out."""
 
 from __future__ import annotations
 
@@ -51,3 +51,14 @@ def product_in_exact_floats(values: torch.Tensor, weight: torch.Tensor) -> torch
         part = (x.float() @ w.float().t()).to(torch.int32)
         total = part if total is None else total.add_(part)
     return total
+
+
+def dense_linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None
+) -> torch.Tensor:
+    """`F.linear`; x is ``[T, K]`` where it writes into ``out`` ``[T, N]``, which may be a slice of columns."""
+    if out is None:
+        return F.linear(x, weight, bias)
+    if bias is None:
+        return torch.mm(x, weight.t(), out=out)
+    return torch.addmm(bias, x, weight.t(), out=out)

@@ -1,0 +1,50 @@
+"""The op that compiled code calls for a pruned layer: what the step is, it asks when it runs, not when it is traced."""
+
+from __future__ import annotations
+
+import torch
+from torch.library import Library
+from vllm.config import VllmConfig
+from vllm.forward_context import get_forward_context
+from vllm.utils.torch_utils import direct_register_custom_op
+
+NAME = "amber_vllm::pruned_linear"
+
+_library = Library("amber_vllm", "FRAGMENT")
+
+
+def pruned_linear(
+    x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, out_features: int
+) -> torch.Tensor:
+    """x ``[rows, K]`` to ``[rows, N]``: the layer of this name in the running model."""
+    layer = get_forward_context().no_compile_layers[layer_name]
+    return layer.quant_method.run(layer, x, bias)
+
+
+def _fake(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, out_features: int) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], out_features)
+
+
+direct_register_custom_op("pruned_linear", pruned_linear, fake_impl=_fake, target_lib=_library)
+
+
+def call(layer: torch.nn.Module, layer_name: str, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Runs a layer's method: in compiled code as one op, elsewhere without it."""
+    if not torch.compiler.is_compiling():
+        return layer.quant_method.run(layer, x, bias)
+    return torch.ops.amber_vllm.pruned_linear(x, bias, layer_name, sum(layer.output_partition_sizes))
+
+
+def add_layer(config: VllmConfig, layer_name: str, layer: torch.nn.Module) -> None:
+    """Makes a layer known by its name to the op, and keeps the op out of CUDA graphs of mixed batches.
+
+    Raises:
+        ValueError: there is such a layer already.
+    """
+    compilation = config.compilation_config
+    if layer_name in compilation.static_forward_context:
+        raise ValueError(f"layer '{layer_name}': there are two of this name in one model")
+    compilation.static_forward_context[layer_name] = layer
+    # Where vLLM cuts the graph at attention, it cuts here as well: the pieces between are what it captures.
+    if compilation.splitting_ops and NAME not in compilation.splitting_ops:
+        compilation.splitting_ops.append(NAME)

@@ -1,0 +1,99 @@
+"""Linear layers with weights of 16 or 32 bits, pruned in prefill."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from vllm.config import VllmConfig
+from vllm.model_executor.layers.linear import (
+    UnquantizedLinearMethod,
+    register_weight_loader_v2_supported_method,
+)
+
+from amber_ext.integrations.vllm import op
+from amber_ext.integrations.vllm.parts import (
+    Part,
+    Projection,
+    check_shards,
+    keep_scale,
+    part_scale,
+    parts_of,
+    scale_of,
+)
+from amber_ext.integrations.vllm.products import products
+from amber_ext.integrations.vllm.step import phase_of
+from amber_ext.ops.backends import wants_copies
+from amber_ext.ops.pattern import widen_weight
+from amber_ext.phase import run_rows
+
+
+@register_weight_loader_v2_supported_method
+class PrunedLinearMethod(UnquantizedLinearMethod):
+    """Runs one, possibly merged, linear layer: vLLM's own in decode, part by part in prefill.
+
+    On a CPU vLLM packs a layer's weight for its products; prefill keeps it unpacked beside that.
+
+    Args:
+        projections: of the layer, in the order of its rows.
+        name: of the layer.
+        config: of the engine.
+    """
+
+    supports_pre_processed_weights = False  # scores come from the weight as it is loaded
+
+    def __init__(self, projections: Sequence[Projection], name: str, config: VllmConfig) -> None:
+        super().__init__()
+        self.projections, self.name, self.config = tuple(projections), name, config
+        self.parts: list[Part] = []
+
+    def create_weights(
+        self,
+        layer: torch.nn.Module,
+        input_size_per_partition: int,
+        output_partition_sizes: list[int],
+        *sizes: object,
+        **attributes: object,
+    ) -> None:
+        """vLLM's own weight."""
+        check_shards(layer, self.projections)
+        super().create_weights(layer, input_size_per_partition, output_partition_sizes, *sizes, **attributes)
+        self.parts = parts_of(self.projections, output_partition_sizes)
+        op.add_layer(self.config, self.name, layer)
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        """Scores, and copies of columns where a sparse GEMM reads them; anew when vLLM loads weights again."""
+        weight = layer.weight.data
+        for part in self.parts:
+            if part.projection.pattern is not None:
+                keep_scale(layer, part, part_scale(layer, part, weight[part.begin : part.end]))
+        self.weights = [_widened(weight[part.begin : part.end], part.projection) for part in self.parts]
+        super().process_weights_after_loading(layer)
+
+    def apply(
+        self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x ``[rows, K]`` to ``[rows, N]``."""
+        return op.call(layer, self.name, x, bias)
+
+    def run(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """As `apply`, in the phase of this step."""
+        dense = super().apply
+        return run_rows(
+            phase_of(x),
+            lambda rows: self._prefill(layer, rows, bias),
+            lambda rows: dense(layer, rows, bias),
+            x,
+        )
+
+    def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        scales = [scale_of(layer, part) for part in self.parts]
+        return products(x, self.weights, bias, self.parts, scales)
+
+
+def _widened(rows: torch.Tensor, wanted: Projection) -> torch.Tensor:
+    """With copies of columns where a sparse GEMM reads them."""
+    if wanted.pattern is None:
+        return rows
+    copies = wants_copies(rows, rows.dtype, wanted.pattern, wanted.rescale, wanted.backend)
+    return widen_weight(rows, wanted.pattern) if copies else rows

@@ -1,0 +1,78 @@
+"""The engine's greedy tokens in fp32 against transformers' own, whatever vLLM does with the batch."""
+
+import itertools
+
+import pytest
+from engine import engine, greedy, random_prompts, transformers_greedy
+from models import load, save_dense, save_pruned
+
+from amber_ext import AmberConfig
+from amber_ext.integrations.vllm import pruned
+
+LENGTHS = (5, 33, 100, 1, 257, 16, 700, 64)
+PATTERNS = ("2:4", "8:16", "12:16w")
+CHUNKS = {"chunks": {"max_num_batched_tokens": 64}, "whole": {"max_num_batched_tokens": 2048}}
+
+
+@pytest.fixture(scope="module", params=PATTERNS)
+def served(request, tmp_path_factory):
+    """A pruned folder, prompts, and what transformers answers."""
+    root = tmp_path_factory.mktemp("model")
+    config = AmberConfig(pattern=request.param, skip_layers={"gate_proj": (1,)})
+    folder = save_pruned(save_dense(root / "dense"), root / "pruned", config)
+    prompts = random_prompts(LENGTHS)
+    return folder, prompts, transformers_greedy(load(folder), prompts)
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """How many rows each call of `linear` got: those that are pruned."""
+    counted = []
+    original = pruned.linear
+
+    def linear(x, *args, **kwargs):
+        counted.append(len(x))
+        return original(x, *args, **kwargs)
+
+    monkeypatch.setattr(pruned, "linear", linear)
+    return counted
+
+
+@pytest.mark.parametrize("chunks, prefix_caching", list(itertools.product(CHUNKS, (False, True))))
+def test_chunks_and_cached_prefixes(served, rows, chunks, prefix_caching):
+    folder, prompts, expected = served
+    with engine(folder, enable_prefix_caching=prefix_caching, **CHUNKS[chunks]) as llm:
+        rows.clear()
+        assert greedy(llm, prompts) == expected
+        # Three layers with q and down, two with gate.
+        assert sum(rows) == 8 * sum(LENGTHS)
+        rows.clear()
+        assert greedy(llm, prompts) == expected
+        assert (0 < sum(rows) < 8 * sum(LENGTHS)) if prefix_caching else sum(rows) == 8 * sum(LENGTHS)
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_compiled(served, rows, chunks):
+    folder, prompts, expected = served
+    with engine(folder, enforce_eager=False, enable_prefix_caching=True, **CHUNKS[chunks]) as llm:
+        rows.clear()
+        assert greedy(llm, prompts) == expected
+        assert sum(rows) == 8 * sum(LENGTHS)
+        assert greedy(llm, prompts) == expected
+
+
+@pytest.mark.parametrize("enforce_eager", [True, False])
+def test_two_processes(served, monkeypatch, enforce_eager):
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    folder, prompts, expected = served
+    options = {"tensor_parallel_size": 2, "enable_prefix_caching": True, "enforce_eager": enforce_eager}
+    with engine(folder, **options, **CHUNKS["chunks"]) as llm:
+        assert greedy(llm, prompts) == expected
+        assert greedy(llm, prompts) == expected
+
+
+def test_alone_and_in_a_batch(served):
+    """What else is in the batch does not change an answer."""
+    folder, prompts, expected = served
+    with engine(folder, **CHUNKS["chunks"]) as llm:
+        assert [greedy(llm, [prompt])[0] for prompt in prompts] == expected
