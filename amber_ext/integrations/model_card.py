@@ -51,7 +51,7 @@ def model_card(
         _perplexities(perplexities or {}, text),
         "## Load it",
         _code(_TRANSFORMERS),
-        "vLLM does not serve amber_ext's 8-bit models." if quantized else _code(_VLLM),
+        _code(_VLLM),
         "## Configuration",
         f"Scores: `{report.config.score}`; rescale: `{report.config.rescale}`. All of it is in `config.json`, under "
         "`quantization_config`.",

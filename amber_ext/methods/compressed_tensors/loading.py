@@ -12,6 +12,7 @@ from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import replace_modules
 from amber_ext.layers.sites import find_linears
 from amber_ext.methods.compressed_tensors.scheme import ALLOWED, check_scheme
+from amber_ext.methods.direct_reads import mark_quantized
 from amber_ext.methods.sparsify import remember_config
 from amber_ext.ops.reference import QUANTIZED_DTYPES
 from amber_ext.phase import install_phase_hooks
@@ -44,6 +45,11 @@ def load_compressed(folder: Path, kind: type) -> torch.nn.Module:
     names = [name.removesuffix(SCALE) for name in tensors if name.endswith(SCALE)]
     if not names:
         raise ValueError("its files hold no 8-bit layers")
+    for site in find_linears(model):
+        if site.is_read and site.name in names:
+            raise ValueError(
+                f"layer '{site.name}' is 8-bit, but the model's code reads its weight past the layer"
+            )
     replace_modules(model, {name: _layer(model, tensors, name) for name in names})
     unexpected = model.load_state_dict(tensors, strict=False, assign=True).unexpected_keys
     model.tie_weights()
@@ -51,6 +57,7 @@ def load_compressed(folder: Path, kind: type) -> torch.nn.Module:
     if strays := lacking + unexpected:
         raise ValueError(f"its tensors do not fit its config.json: {', '.join(strays[:5])}")
     install_phase_hooks(model)
+    mark_quantized(model, True)
     remember_config(model, _config_of(model))
     return model.requires_grad_(False).eval()
 

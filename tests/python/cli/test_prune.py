@@ -82,7 +82,7 @@ def test_the_card_of_a_quantized_model(run, tiny_model_folder, tmp_path):
         "| `q_proj` | 4 | 2:4 | int8 |",
         "| `o_proj` | 4 | not pruned | as they were |",
         f"| this model | {data['perplexity']['this model']:.2f} |",
-        "vLLM does not serve amber_ext's 8-bit models.",
+        "vllm import LLM",
     ):
         assert line in card, line
 

@@ -171,6 +171,17 @@ def test_files_that_do_not_fit_are_refused(w8a8, tmp_path):
             load_quantized(folder)
 
 
+def test_a_weight_that_is_read_past_its_layer_is_refused(w8a8, monkeypatch):
+    """As Mamba's mixers do; the small Llama is taken for such a model."""
+    from amber_ext.layers import sites
+
+    monkeypatch.setattr(sites, "READ_PAST_LAYER", {"LlamaMLP": ("up_proj",)})
+    with pytest.raises(
+        ValueError, match="mlp.up_proj' is 8-bit, but the model's code reads its weight past the layer"
+    ):
+        load_quantized(w8a8)
+
+
 def test_what_other_libraries_quantised(write_folder, tmp_path, tiny_model_folder):
     """4-bit weights, as GPTQ and AWQ make them: pruned where transformers dequantises them, else refused."""
     folder = write_folder(tmp_path / "int4", "int", weights={"num_bits": 4}, activations=None)
