@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+import amber_ext
 from amber_ext import AmberConfig, OutstandingSparseConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -40,7 +41,8 @@ def write_data(folder, name, document):
     """The files of one task, each of the same few documents."""
     import yaml
 
-    definition = REPOSITORY / "amber_ext" / "evaluation" / "task_definitions" / f"{name}.yaml"
+    # Of the package that is tested, which need not be the one beside these tests.
+    definition = Path(amber_ext.__file__).parent / "evaluation" / "task_definitions" / f"{name}.yaml"
     for file in yaml.safe_load(definition.read_text())["data"].values():
         path = folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
