@@ -12,7 +12,12 @@ from amber_ext import AmberConfig
 LENGTHS = (5, 33, 100, 2, 257, 16, 700, 64)
 
 
-@pytest.mark.parametrize("pattern", ["2:4", "8:16", "12:16w"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "pattern", ["2:4", pytest.param("8:16", marks=SLOW), pytest.param("12:16w", marks=SLOW)]
+)
 def test_smollm2(tmp_path, pattern):
     folder = save_smollm2(tmp_path, AmberConfig(pattern=pattern))
     tokenizer = AutoTokenizer.from_pretrained(folder)
