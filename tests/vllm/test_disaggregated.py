@@ -12,7 +12,7 @@ BLOCK, COUNT = 32, 16
 
 def behind_passed_blocks(model, prompt):
     """The whole blocks that the connector passes come from pruned prefill; the rest of the prompt is the decoder's."""
-    passed = (len(prompt) - 2) // BLOCK * BLOCK
+    passed = (len(prompt) - 1) // BLOCK * BLOCK
     cache, tokens, answer = None, prompt[passed:], []
     with torch.inference_mode():
         if passed:
@@ -29,7 +29,7 @@ def behind_passed_blocks(model, prompt):
 def test_pruned_prefill_and_dense_decode(tmp_path):
     dense = save_dense(tmp_path / "dense")
     pruned = save_pruned(dense, tmp_path / "pruned", AmberConfig(pattern="8:16"))
-    prompts = random_prompts((150, 33, 100, 257, 300, 64))
+    prompts = random_prompts((150, 40, 100, 250, 300, 64))
 
     def transfer(role):
         folder = {"shared_storage_path": str(tmp_path / "keys_and_values")}
