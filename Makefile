@@ -4,6 +4,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+VLLM := .venv-vllm
 # Headers only: in a folder of their own, the wheel's Python dependencies are not missed.
 export AMBER_CUTLASS_DIR ?= $(CURDIR)/$(VENV)/cutlass/cutlass_library/source
 PIP := $(BIN)/pip install -q -c constraints.txt
@@ -18,7 +19,7 @@ CPP_SOURCES := $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cpp' -
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo test test-quick test-cpus test-cpp test-emulated test-emulated-slow test-cpp-sanitized test-python \
-	test-oldest build-cpp-tests lint docs wheel benchmark clean
+	test-oldest test-vllm test-vllm-slow serve build-cpp-tests lint docs wheel benchmark clean
 
 demo: $(VENV)/.built
 	$(BIN)/amber-ext demo --out demo_out
@@ -80,6 +81,28 @@ test-oldest: $(VENV)/.built-cuda
 		tests/python/integrations/test_lora.py tests/python/integrations/test_versions.py \
 		tests/python/integrations/test_tensor_parallel.py
 
+# vLLM's own engine, in an environment of its own: its CPU build needs an older transformers. Each file of tests in a process of
+# its own, since vLLM's state outlives an engine. The folder of metadata is how vLLM finds the plugin.
+WITH_VLLM := PYTHONPATH=$(CURDIR):$(CURDIR)/build/metadata VLLM_TARGET_DEVICE=cpu
+VLLM_TESTS := find tests/vllm -name 'test_*.py' | sort | $(WITH_VLLM) xargs -n 1 $(VLLM)/bin/python -m pytest
+test-vllm: $(VLLM)/.installed
+	$(VLLM_TESTS) -m "not slow"
+
+test-vllm-slow: $(VLLM)/.installed
+	$(VLLM_TESTS) -m slow
+
+# Serves a pruned SmolLM2 with vLLM's OpenAI-compatible server, and asks it something.
+serve: $(VLLM)/.installed
+	$(WITH_VLLM) VLLM_LOGGING_LEVEL=ERROR $(VLLM)/bin/python examples/serve_vllm.py 8000 "What is the capital of France?"
+
+$(VLLM)/.installed: $(VENV)/.built tests/vllm/requirements.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install -q $(TORCH)
+	$(VLLM)/bin/pip install -q --no-deps -r tests/vllm/requirements.txt
+	mkdir -p build/metadata
+	$(BIN)/python setup.py -q egg_info --egg-base build/metadata
+	touch $@
+
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
@@ -127,4 +150,4 @@ $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES) constraints.txt
 	touch $@ $(VENV)/.built
 
 clean:
-	rm -rf build dist $(VENV) $(OLDEST) demo_out amber_ext/*.so
+	rm -rf build dist $(VENV) $(OLDEST) $(VLLM) demo_out amber_ext/*.so

@@ -45,22 +45,31 @@ class Family:
         experts: transformers' class of fused experts whose forward is `AmberExperts.gated_experts`: gate_up_proj
             [E, 2I, H] holds gate over up, down_proj [E, H, I], no biases. None where there is none.
         presets: name to the layers whose q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
-        vllm: whether vLLM's names for its layers are known to the plugin's tests.
+        vllm: what of it the tests of the vLLM plugin serve.
     """
 
     name: str
     decoder_layer: DecoderLayer | None = None
     experts: str | None = None
     presets: Mapping[str, tuple[int, ...]] | None = None
-    vllm: bool = False
+    vllm: str = "not tested"
+
+
+ALL_OF_IT = "yes, on a CPU"
 
 
 FAMILIES = (
-    Family("Llama", LLAMA_LAYER, presets={"llama-3.1-8b": (19, 21, 28, 30, 31)}, vllm=True),
-    Family("Mistral", LLAMA_LAYER),
-    Family("Qwen2", LLAMA_LAYER, presets={"qwen2-7b": (0, 6, 23, 26, 27)}),
-    Family("Qwen3", LLAMA_LAYER),
-    Family("Qwen3-MoE", LLAMA_LAYER, "Qwen3MoeExperts", {"qwen3-30b-a3b": (41, 46, 47)}),
+    Family("Llama", LLAMA_LAYER, presets={"llama-3.1-8b": (19, 21, 28, 30, 31)}, vllm=ALL_OF_IT),
+    Family("Mistral", LLAMA_LAYER, vllm=ALL_OF_IT),
+    Family("Qwen2", LLAMA_LAYER, presets={"qwen2-7b": (0, 6, 23, 26, 27)}, vllm=ALL_OF_IT),
+    Family("Qwen3", LLAMA_LAYER, vllm=ALL_OF_IT),
+    Family(
+        "Qwen3-MoE",
+        LLAMA_LAYER,
+        "Qwen3MoeExperts",
+        {"qwen3-30b-a3b": (41, 46, 47)},
+        vllm="attention, on a CPU; experts are refused",
+    ),
 )
 
 # Linears whose weight transformers' own code multiplies with, past the layer (``self.dt_proj.weight @ x``): the class that

@@ -61,9 +61,8 @@ def families() -> str:
         if family.decoder_layer:
             norms = "attention's" if family.experts else "attention's and MLP's"
         experts = f"fused (`{family.experts}`): by magnitude" if family.experts else "none"
-        served = "its layers, on a CPU; not the engine" if family.vllm else "not tested"
         presets = ", ".join(f"`{name}`" for name in family.presets or {})
-        rows.append([family.name, "yes", norms, experts, presets, served])
+        rows.append([family.name, "yes", norms, experts, presets, family.vllm])
     others = [
         "any other with `nn.Linear`",
         "yes",

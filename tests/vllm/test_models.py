@@ -27,6 +27,25 @@ def test_projections_that_are_saved_merged(tmp_path):
         assert greedy(llm, prompts) == transformers_greedy(load(folder), prompts)
 
 
+@pytest.mark.parametrize("kind", ["mistral", "qwen2", "qwen3"])
+def test_families(tmp_path, kind):
+    folder = save_pruned(
+        save_dense(tmp_path / "dense", kind), tmp_path / "pruned", AmberConfig(pattern="2:4")
+    )
+    prompts = random_prompts(LENGTHS)
+    with engine(folder) as llm:
+        assert greedy(llm, prompts) == transformers_greedy(load(folder), prompts)
+
+
+def test_attention_of_a_mixture_of_experts(tmp_path):
+    config = AmberConfig(pattern="2:4", targets=("q_proj",))
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "head_dim": 32}
+    folder = save_pruned(save_dense(tmp_path / "dense", "qwen3_moe", **sizes), tmp_path / "pruned", config)
+    prompts = random_prompts(LENGTHS)
+    with engine(folder) as llm:
+        assert greedy(llm, prompts) == transformers_greedy(load(folder), prompts)
+
+
 def test_dense_folders(tmp_path):
     """Pruned on the way in: with the default configuration, and with one of one's own."""
     folder, prompts = save_dense(tmp_path / "dense"), random_prompts(LENGTHS)

@@ -10,7 +10,8 @@ from amber_ext import AmberConfig
 from amber_ext.integrations.vllm import pruned
 
 LENGTHS = (5, 33, 100, 1, 257, 16, 700, 64)
-PATTERNS = ("2:4", "8:16", "12:16w")
+SLOW = pytest.mark.slow
+PATTERNS = (pytest.param("2:4", marks=SLOW), "8:16", pytest.param("12:16w", marks=SLOW))
 CHUNKS = {"chunks": {"max_num_batched_tokens": 64}, "whole": {"max_num_batched_tokens": 2048}}
 
 
@@ -68,6 +69,15 @@ def test_two_processes(served, monkeypatch, enforce_eager):
     options = {"tensor_parallel_size": 2, "enable_prefix_caching": True, "enforce_eager": enforce_eager}
     with engine(folder, **options, **CHUNKS["chunks"]) as llm:
         assert greedy(llm, prompts) == expected
+        assert greedy(llm, prompts) == expected
+
+
+@pytest.mark.slow
+def test_two_stages(served, monkeypatch):
+    """Pipeline parallelism; compiled, since vLLM 0.32 does not run it otherwise on a CPU, dense or pruned."""
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
+    folder, prompts, expected = served
+    with engine(folder, pipeline_parallel_size=2, enforce_eager=False, **CHUNKS["chunks"]) as llm:
         assert greedy(llm, prompts) == expected
 
 
