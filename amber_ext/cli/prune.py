@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from amber_ext.cli.cards import Measurement, MeasureOption
 from amber_ext.cli.options import (
     PATTERN_HELP,
     JsonOption,
+    Measurement,
+    MeasureOption,
     ModelArgument,
     RescaleOption,
     ScoreOption,

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from amber_ext.cli.cards import Measurement, MeasureOption
 from amber_ext.cli.options import (
     JsonOption,
+    Measurement,
+    MeasureOption,
     ModelArgument,
     RescaleOption,
     ScoreOption,
