@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers import DATA, RTE, tiny_llama_config, write_data
+from helpers_tuning import fake_gpu_switch
 
 
 @pytest.fixture
@@ -187,28 +188,4 @@ def calls(monkeypatch):
     return log
 
 
-@pytest.fixture
-def fake_gpu(monkeypatch, tmp_path):
-    """A switch: this machine looks as if it had that GPU, and a build with these sparse GEMMs."""
-    from amber_ext.ops import library, sparse_gemms
-    from amber_ext.ops.choice import devices, measured, products
-
-    monkeypatch.setattr(library, "DEVICES", frozenset({"cpu", "cuda"}))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def on(name, arch, gemms=None, shipped=None):
-        device = devices.describe(name, arch, 132)
-        monkeypatch.setattr(devices, "device_of", lambda _: device)
-        if gemms is not None:
-            monkeypatch.setattr(sparse_gemms, "SPARSE_GEMMS", tuple(gemms))
-        tables = {} if shipped is None else {name: [entry.to_dict() for entry in shipped]}
-        path = tmp_path / "shipped.json"
-        path.write_text(json.dumps({"devices": tables}))
-        monkeypatch.setattr(measured, "SHIPPED", path)
-        measured.shipped.cache_clear()
-        products.forget_plans()
-        return device
-
-    yield on
-    measured.shipped.cache_clear()
-    products.forget_plans()
+fake_gpu = pytest.fixture(fake_gpu_switch)

@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def tuned(device: Device) -> dict[tuple, Entry]:
     path = tuning_file(device)
     try:
         return _read(path, stamp_of(device))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         warnings.warn(f"amber_ext: {path} is left out: {error}", stacklevel=2)
@@ -119,8 +119,11 @@ def keep(device: Device, entries: Iterable[Entry]) -> None:
             known = _read(path, stamp)
         except (OSError, ValueError):
             known = {}
-        merged = {**known, **_by_key(entries)}
-        content = {"stamp": stamp, "entries": [entry.to_dict() for entry in merged.values()]}
+        for entry in entries:
+            # What was measured at other numbers of tokens stays.
+            before = known[entry.key].ms if entry.key in known else {}
+            known[entry.key] = replace(entry, ms={**before, **entry.ms})
+        content = {"stamp": stamp, "entries": [entry.to_dict() for entry in known.values()]}
         write_text(path, json.dumps(content, indent=1) + "\n")
 
 

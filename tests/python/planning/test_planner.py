@@ -128,7 +128,9 @@ def test_costs_on_a_gpu_are_times(tiny_llama, fake_gpu):
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert relative_cost(site, Pattern("2:4"), gpu, torch.bfloat16) == pytest.approx(1 / 1.6)
     assert relative_cost(site, Pattern("8:16"), gpu, torch.bfloat16) == pytest.approx(2 / 1.6)
-    assert relative_cost(site, Pattern("12:16w"), gpu, torch.bfloat16) > 1  # as predicted for a layer this small
+    assert (
+        relative_cost(site, Pattern("12:16w"), gpu, torch.bfloat16) > 1
+    )  # as predicted for a layer this small
     assert relative_cost(site, UNPRUNED, gpu, torch.bfloat16) == 1
     assert relative_cost(site, Pattern("2:4"), cpu, torch.bfloat16) == 0.5
 
