@@ -76,7 +76,8 @@ class Times:
         return prediction.times(self.device, self.problem, self.gemms, tokens) or {}, "predicted"
 
     def plan(self, *, allow_unpruned: bool = False, only_sparse: bool = False) -> Plan:
-        """The fastest kernels with the same result; of those within `MARGIN` the one that runs for fewer tokens.
+        """The fastest kernels with the same result; of those within `MARGIN` the one that runs for fewer tokens,
+        and with the fewest masked dense.
 
         Args:
             allow_unpruned: also `DENSE`, whose result is another one.
@@ -85,7 +86,7 @@ class Times:
         sparse = [gemm.name for gemm in self.gemms]
         allowed = sparse if only_sparse else [MASKED_DENSE, *sparse, *([DENSE] if allow_unpruned else [])]
 
-        def fastest(tokens: int, before: str | None) -> str:
+        def fastest(tokens: int, before: str) -> str:
             times, _ = self.at(tokens)
             known = [name for name in allowed if name in times] or allowed[:1]
             best = min(known, key=lambda name: times.get(name, 0.0))
@@ -95,18 +96,18 @@ class Times:
         measured_at = [] if self.entry is None else [*self.entry.ms]
         # Behind the last measured number of tokens the heuristic goes on.
         behind = [max(measured_at) + 1] if measured_at else []
-        kernels, thresholds = steps(fastest, sorted({*GRID, *measured_at, *behind}))
+        kernels, thresholds = steps(fastest, allowed[0], sorted({*GRID, *measured_at, *behind}))
         return Plan("cuda", kernels=kernels, thresholds=thresholds)
 
 
 def steps(
-    fastest: Callable[[int, str | None], str], tokens: Sequence[int]
+    fastest: Callable[[int, str], str], first: str, tokens: Sequence[int]
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Kernels and thresholds of a function that takes tokens, and the kernel for fewer of them, to the kernel.
 
-    Looked at are these tokens, and those between where it changes.
+    Looked at are these tokens, and those between where it changes. ``first`` is what stands before them.
     """
-    kernels, thresholds, low = [fastest(tokens[0], None)], [], tokens[0]
+    kernels, thresholds, low = [fastest(tokens[0], first)], [], tokens[0]
     for high in tokens[1:]:
         while fastest(high, kernels[-1]) != kernels[-1]:
             last, changed = low, high

@@ -113,7 +113,7 @@ def fake_gpu_for_all(tmp_path_factory):
 
 
 def test_steps_find_where_the_kernel_changes():
-    kernels, thresholds = steps(lambda tokens, before: "abc"[(tokens >= 7) + (tokens >= 90)], [1, 2, 8, 1000])
+    kernels, thresholds = steps(lambda tokens, _: "abc"[(tokens >= 7) + (tokens >= 90)], "a", [1, 2, 8, 1000])
     assert (kernels, thresholds) == (("a", "b", "c"), (7, 90))
 
 
