@@ -43,7 +43,7 @@ def run(
     console.print(table)
     for entry in report.entries:
         for kernel, why in entry.refused.items():
-            console.print(f"{kernel} is not used for {entry.key}: {why}", highlight=False)
+            console.print(f"{kernel} is not used for {entry}: {why}", highlight=False, markup=False)
     for line in report.left_out:
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     console.print(f"kept in {report.path}", highlight=False)

@@ -92,7 +92,7 @@ def tune(
         for problem in progress_bar(problems, "Measuring", progress):
             entry, why = _measure(problem, tokens, deadline, bench or DeviceBench())
             if why:
-                left_out.append(f"{_name(problem)}: {why}")
+                left_out.append(f"{measured.name_of(measured.key_of(problem))}: {why}")
             if entry is not None:
                 entries.append(entry)
                 measured.keep(device, [entry])
@@ -146,11 +146,6 @@ def _problems(model: torch.nn.Module, layers: Sequence[Planned]) -> list[Problem
 
 def _is_tunable(layer: Planned) -> bool:
     return layer.weight.device.type == "cuda" and layer.pattern.n < layer.pattern.m
-
-
-def _name(problem: Problem) -> str:
-    n, k, pattern, dtype = measured.key_of(problem)
-    return f"[{n}, {k}] {pattern} {dtype}"
 
 
 def _checked_tokens(tokens: Sequence[int]) -> list[int]:

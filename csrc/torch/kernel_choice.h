@@ -1,5 +1,5 @@
-// Which kernel an operator runs. Its caller names one for each range of T; the operator looks at T, on the host, so that
-// a compiled graph is the same for every length.
+// Which kernel an operator runs. Its caller names one for each range of T; the operator looks at T, on the host, so
+// that a compiled graph is the same for every length.
 #pragma once
 
 #include <algorithm>

@@ -48,6 +48,9 @@ class Entry:
         """What it was measured for."""
         return self.out_features, self.in_features, self.pattern, self.dtype
 
+    def __str__(self) -> str:
+        return name_of(self.key)
+
     def at(self, tokens: int) -> dict[str, float]:
         """ms by kernel, on the straight line between the nearest measured tokens; empty outside of them."""
         below = max((t for t in self.ms if t <= tokens), default=None)
@@ -76,6 +79,12 @@ class Entry:
 def key_of(problem: Problem) -> tuple[int, int, str, str]:
     """`Entry.key` of a product."""
     return problem.out_features, problem.in_features, str(problem.pattern), problem.table_dtype
+
+
+def name_of(key: tuple[int, int, str, str]) -> str:
+    """What an `Entry.key` says, in a line."""
+    out_features, in_features, pattern, dtype = key
+    return f"[{out_features}, {in_features}] {pattern} {dtype}"
 
 
 def find(device: Device, problem: Problem) -> tuple[Entry | None, str]:
