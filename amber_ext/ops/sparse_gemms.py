@@ -54,8 +54,8 @@ class Problem:
 
     @property
     def operands(self) -> str:
-        """One of `OPERANDS`."""
-        return OPERANDS[self.weight_dtype]
+        """One of `OPERANDS`; of a dtype that is not in it, its name."""
+        return OPERANDS.get(self.weight_dtype, _name(self.weight_dtype))
 
     @property
     def is_8bit(self) -> bool:

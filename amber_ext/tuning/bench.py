@@ -23,7 +23,10 @@ TOLERANCE = 4
 
 
 class Bench(Protocol):
-    """Checks kernels and takes their times; a kernel is named as in a `Plan`."""
+    """Checks kernels and takes their times; a kernel is named as in a `Plan`.
+
+    Raises torch.OutOfMemoryError for too many tokens.
+    """
 
     def check(self, problem: Problem, kernel: str, tokens: int) -> str | None:
         """What is wrong with the kernel's result, compared with masked dense's, or None."""
@@ -38,8 +41,11 @@ class DeviceBench:
     def check(self, problem: Problem, kernel: str, tokens: int) -> str | None:
         """See `Bench`."""
         run = _runner(problem, tokens, copies=1)
+        want = run(MASKED_DENSE, 0)
         try:
-            return difference(run(kernel, 0), run(MASKED_DENSE, 0))
+            return difference(run(kernel, 0), want)
+        except torch.OutOfMemoryError:
+            raise  # that says nothing of the kernel
         except RuntimeError as error:
             return f"it failed: {' '.join(str(error).split())[:200]}"
 
@@ -48,6 +54,10 @@ class DeviceBench:
 
         Inputs and weights are others in every round, of more memory than L2 holds.
         """
+        with torch.cuda.device(problem.device):
+            return self._times(problem, kernels, tokens)
+
+    def _times(self, problem: Problem, kernels: Sequence[str], tokens: int) -> dict[str, float]:
         copies = copies_past_l2(problem, tokens, devices.device_of(problem.device).l2_mb)
         run = _runner(problem, tokens, copies)
         for kernel in kernels:
@@ -62,7 +72,7 @@ class DeviceBench:
                 run(kernel, repeat % copies)
                 end.record()
                 events[kernel].append((begin, end))
-        torch.cuda.synchronize(problem.device)
+        torch.cuda.synchronize()
         return {
             name: statistics.median(begin.elapsed_time(end) for begin, end in pairs)
             for name, pairs in events.items()

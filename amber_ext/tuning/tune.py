@@ -99,7 +99,8 @@ def tune(
         return TuningReport(tuple(entries), tuple(left_out), path)
 
     report = _by_the_first_process(measure)
-    measured.keep(device, report.entries)
+    if report.entries:  # of the first process, for those on other machines
+        measured.keep(device, report.entries)
     forget_plans()
     for layer in layers:
         layer.keep_copies()
@@ -113,18 +114,22 @@ def _measure(
     gemms = [gemm.name for gemm in sparse_gemms.SPARSE_GEMMS if refusal(gemm, problem) is None]
     if not gemms:
         return None, "no sparse GEMM of this build takes it"
-    ms, refused = {}, {}
+    ms, refused, late = {}, {}, None
     for count in tokens:
         if time.monotonic() >= deadline:
+            late = f"out of time after {len(ms)} of {len(tokens)} measurements"
             break
-        for gemm in gemms:
-            if gemm not in refused and (wrong := bench.check(problem, gemm, count)) is not None:
-                refused[gemm] = wrong
-        kernels = [MASKED_DENSE, *(gemm for gemm in gemms if gemm not in refused), DENSE]
-        ms[count] = bench.times(problem, kernels, count)
+        try:
+            for gemm in gemms:
+                if gemm not in refused and (wrong := bench.check(problem, gemm, count)) is not None:
+                    refused[gemm] = wrong
+            kernels = [MASKED_DENSE, *(gemm for gemm in gemms if gemm not in refused), DENSE]
+            ms[count] = bench.times(problem, kernels, count)
+        except torch.OutOfMemoryError:
+            late = f"out of memory at {count} tokens"
+            break
     # A kernel that failed at some number of tokens is taken at none.
     ms = {count: {name: t for name, t in found.items() if name not in refused} for count, found in ms.items()}
-    late = None if len(ms) == len(tokens) else f"out of time after {len(ms)} of {len(tokens)} measurements"
     if not ms:
         return None, late
     return Entry(*measured.key_of(problem), ms, refused), late

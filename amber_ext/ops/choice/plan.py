@@ -76,8 +76,7 @@ class Times:
         return prediction.times(self.device, self.problem, self.gemms, tokens) or {}, "predicted"
 
     def plan(self, *, allow_unpruned: bool = False, only_sparse: bool = False) -> Plan:
-        """The fastest kernels with the same result; of those within `MARGIN` the one that runs for fewer tokens,
-        and with the fewest masked dense.
+        """The fastest kernels with the same result. One that is within `MARGIN` of them goes on; masked dense begins.
 
         Args:
             allow_unpruned: also `DENSE`, whose result is another one.

@@ -168,6 +168,18 @@ def test_one_compile_for_many_lengths_on_the_cpu():
         assert torch.equal(y, layer(x)) and torch.equal(y, dense) == (2 * length < 100)
 
 
+def test_a_compiled_layer_follows_a_new_plan():
+    """As `tune` makes one."""
+    layer = AmberLinear.from_linear(torch.nn.Linear(64, 32), "2:4")
+    compiled = torch.compile(layer, backend="eager", fullgraph=True, dynamic=True)
+    x = torch.randn(9, 64)
+    with torch.no_grad():
+        pruned = compiled(x)
+        layer.plans = dict.fromkeys(layer.plans, Plan("cpu", "", ("dense",)))
+        dense = F.linear(x, layer.weight, layer.bias)
+        assert torch.equal(compiled(x), dense) and not torch.equal(pruned, dense)
+
+
 @pytest.mark.slow
 def test_a_model_whose_layers_hold_plans_compiles_once(tiny_llama):
     sparsify_(tiny_llama, AmberConfig())
@@ -204,6 +216,7 @@ def test_plans_follow_the_layer():
         (key,) = other.plans
         assert key[1:3] == (torch.bfloat16, torch.bfloat16)
     assert b"masked_dense" not in pickle.dumps(layer)
+    assert copy.deepcopy(layer).double().plans  # no product takes fp64; moving there and back does no harm
     assert "plans" not in layer.to_linear().__dict__
     layer.weight = torch.nn.Parameter(torch.randn(32, 64))
     layer.bias = None
