@@ -189,3 +189,13 @@ def calls(monkeypatch):
 
 
 fake_gpu = pytest.fixture(fake_gpu_switch)
+
+
+@pytest.fixture(autouse=True)
+def fresh_plans():
+    """Plans are made once in a process; tests that change what they depend on leave none behind."""
+    from amber_ext.ops.choice.products import forget_plans
+
+    forget_plans()
+    yield
+    forget_plans()
