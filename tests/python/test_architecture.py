@@ -22,11 +22,12 @@ ROOMS = {
     "files": set(),
     "folders": {"files"},
     "perplexity": {"progress"},
-    "ops": {"_introspect"},  # compiled: it imports nothing
+    "ops": {"_introspect", "files"},  # the first is compiled: it imports nothing
     "config": {"ops", "families", "files", "phase"},
     "layers": {"ops", "config", "phase", "families"},
     "methods": {"layers", "ops", "config", "phase", "progress", "families"},
     "models": {"methods", "layers", "config", "phase", "versions", "ops", "folders"},
+    "tuning": {"layers", "ops", "files", "progress"},
     "planning": {"methods", "layers", "ops", "config", "phase", "progress", "perplexity"},
     "integrations": {"models", "methods", "layers", "ops", "config", "phase", "versions", "folders"},
 }

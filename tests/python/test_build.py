@@ -63,7 +63,7 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
     assert result.returncode == 0, result.stdout[-3000:]
     assert "amber_ext: CUDA off (nvcc not found)" in result.stdout
     assert {"libamber_ops.so", "py.typed"} <= {p.name for p in (target / "amber_ext").iterdir()}
-    assert (target / "amber_ext" / "ops" / "measurements" / "measured.json").is_file()
+    assert (target / "amber_ext" / "ops" / "choice" / "shipped.json").is_file()
     program = (
         "import json, torch, amber_ext\n"
         "from amber_ext.ops.library import environment_info\n"
