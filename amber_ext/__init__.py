@@ -19,6 +19,7 @@ from amber_ext.ops.scores import channel_scale
 from amber_ext.phase import decode, prefill
 from amber_ext.planning.planner import plan, plan_for_cost
 from amber_ext.planning.sensitivity import sensitivity
+from amber_ext.tuning.tune import tune
 
 # The name that quantize_'s report had before there was one for both.
 QuantizationReport = Report
@@ -53,6 +54,7 @@ __all__ = [
     "save_quantized",
     "sensitivity",
     "sparsify_",
+    "tune",
     "widen_weight",
 ]
 

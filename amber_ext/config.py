@@ -37,6 +37,8 @@ class AmberConfig:
         layer_patterns: projection name to pattern to the decoder layers that have this pattern instead of
             ``pattern``: ``{"q_proj": {"8:16": [0, 1]}}``.
         backend: passed to `linear`.
+        allow_unpruned: under ``backend="auto"`` on a GPU, whether a layer may leave its input as it is for numbers of
+            tokens where that is fastest. Otherwise ``auto`` chooses among kernels with the same result.
         cached_prompts: what several tokens are that a model gets behind a cache that holds some, outside ``generate()``:
             ``"sparse"``, the rest of a prompt, or ``"dense"``, sampled tokens (`amber_ext.phase`).
 
@@ -51,6 +53,7 @@ class AmberConfig:
     skip_layers: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     layer_patterns: Mapping[str, Mapping[str, tuple[int, ...]]] = dataclasses.field(default_factory=dict)
     backend: str = "auto"
+    allow_unpruned: bool = False
     cached_prompts: str = "sparse"
 
     # Whether no targets at all make sense.
@@ -62,6 +65,10 @@ class AmberConfig:
         one_of("score", self.score, tuple(SCORES))
         one_of("rescale", self.rescale, RESCALES)
         one_of("backend", self.backend, BACKENDS)
+        if not isinstance(self.allow_unpruned, bool):
+            raise ValueError(
+                f"allow_unpruned: {shown(self.allow_unpruned)} is not allowed; it must be True or False"
+            )
         one_of("cached_prompts", self.cached_prompts, CACHED_PROMPTS)
         targets = listed(self.targets, str)
         if targets is None or not (targets or self.may_be_empty):

@@ -6,6 +6,8 @@ import json
 
 import kernel_counts
 from environment import RESULTS, ROOT, load, markdown, percent
+from predictions.table import predicted, public_ratios
+from serving.table import vllm
 
 from amber_ext import Pattern
 from amber_ext.evaluation.table import table_cells
@@ -233,17 +235,7 @@ def architectures() -> str:
 TABLES = {
     table.__name__: table
     for table in (
-        patterns,
-        families,
-        perplexity,
-        w8a8,
-        planner,
-        eval_smollm2,
-        eval_tinyllama,
-        cpu,
-        gpu,
-        selection_counts,
-        gemm_counts,
-        architectures,
+        *(patterns, families, perplexity, w8a8, planner, eval_smollm2, eval_tinyllama, cpu, gpu),
+        *(selection_counts, gemm_counts, architectures, predicted, public_ratios, vllm),
     )
 }

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from amber_ext.cli import demo, eval, info, plan, ppl, prune, quantize, sensitivity
+from amber_ext.cli import demo, eval, info, plan, ppl, prune, quantize, sensitivity, tune
 from amber_ext.cli.options import messages
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for _command in (info, ppl, eval, sensitivity, plan, prune, quantize, demo):
+for _command in (info, ppl, eval, sensitivity, plan, prune, quantize, tune, demo):
     app.command(_command.__name__.rpartition(".")[2])(_command.run)
 
 

@@ -8,7 +8,7 @@ from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.ops.backends import Decision
 from amber_ext.ops.functional import decide_linear
-from amber_ext.ops.measurements import DENSE
+from amber_ext.ops.sparse_gemms import DENSE
 from amber_ext.phase import DECODE, current_phase
 
 
@@ -24,11 +24,11 @@ def explain(layer: torch.nn.Module, x: torch.Tensor) -> Decision:
             explicit backend cannot run on it.
     """
     if isinstance(layer, QuantizedLinear):
-        arguments = layer.call_arguments()
+        arguments = layer.call_arguments(x)
         del arguments["smooth"]  # multiplied in, wherever the product runs
         return decide_linear(x, **arguments)
     if not isinstance(layer, AmberLinear):
         return Decision(DENSE, f"{type(layer).__name__} is not a pruned layer", DENSE)
     if current_phase() == DECODE:
         return Decision(DENSE, "decode runs dense", DENSE)
-    return decide_linear(x, **layer.call_arguments())
+    return decide_linear(x, **layer.call_arguments(x))

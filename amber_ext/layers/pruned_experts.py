@@ -24,6 +24,7 @@ class AmberExperts:
     pattern_of: dict[str, Pattern]  # of the pruned projections
     rescale: str
     backend: str
+    allow_unpruned: bool = False
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -49,7 +50,12 @@ class AmberExperts:
             pattern = pattern_of.get(projection)
             if pattern is None:
                 return F.linear(x, weight)
-            return linear(x, weight, pattern=pattern, rescale=self.rescale, backend=self.backend)
+            options = {
+                "rescale": self.rescale,
+                "backend": self.backend,
+                "allow_unpruned": self.allow_unpruned,
+            }
+            return linear(x, weight, pattern=pattern, **options)
 
         output = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
@@ -74,7 +80,7 @@ class AmberExperts:
     def to_dense(self) -> torch.nn.Module:
         """The experts module that this was made from, over the same parameters."""
         dense = recast(self, self._dense_class())
-        for name in ("pattern_of", "rescale", "backend"):
+        for name in ("pattern_of", "rescale", "backend", "allow_unpruned"):
             del dense.__dict__[name]
         return dense
 
@@ -110,7 +116,11 @@ def expert_shapes(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 
 def prune_experts(
-    module: torch.nn.Module, pattern_of: dict[str, Pattern], rescale: str, backend: str
+    module: torch.nn.Module,
+    pattern_of: dict[str, Pattern],
+    rescale: str,
+    backend: str,
+    allow_unpruned: bool = False,
 ) -> torch.nn.Module:
     """A pruned experts module over the same parameters; ``module`` stays as it was.
 
@@ -119,6 +129,7 @@ def prune_experts(
     """
     new = recast(module, _pruned_class(type(module)))
     new.pattern_of, new.rescale, new.backend = pattern_of, rescale, backend
+    new.allow_unpruned = allow_unpruned
     return new
 
 

@@ -9,7 +9,7 @@ from amber_ext.layers.recast import recast
 from amber_ext.layers.sharding import check_sharding, is_sharded, sharded_channel_scale
 from amber_ext.layers.weight_copies import WeightCopies
 from amber_ext.ops import functional
-from amber_ext.ops.backends import BACKENDS, wants_copies
+from amber_ext.ops.backends import BACKENDS
 from amber_ext.ops.checks import RESCALES, one_of
 from amber_ext.ops.derived import is_current, keep_scale, mark, storage_of
 from amber_ext.ops.pattern import Pattern
@@ -42,8 +42,12 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
         score: str = "robust_norm",
         rescale: str = "none",
         backend: str = "auto",
+        allow_unpruned: bool = False,
     ) -> AmberLinear:
         """A pruned layer over the same parameters, hooks and mode as ``linear``, which stays as it was.
+
+        Args:
+            allow_unpruned: of `linear`.
 
         Raises:
             ValueError, TypeError: an argument or the weight is not allowed (see `channel_scale`).
@@ -55,6 +59,7 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
             raise ValueError(f"in_features: K = {linear.in_features} is not a multiple of M = {pattern.m}")
         layer = recast(linear, cls)
         layer.pattern, layer.score, layer.rescale, layer.backend = pattern, score, rescale, backend
+        layer.allow_unpruned = allow_unpruned
         layer.register_buffer("channel_scale", None, persistent=False)
         layer.compute_channel_scale()
         layer.keep_copies()
@@ -66,7 +71,7 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
             # This layer keeps its copies: should what replaces it fail, it still runs.
             self.weight.data = self.weight.data.contiguous()
         layer = recast(self, torch.nn.Linear)
-        for name in ("pattern", "score", "rescale", "backend", "wide_weight"):
+        for name in ("pattern", "score", "rescale", "backend", "allow_unpruned", "plans", "wide_weight"):
             layer.__dict__.pop(name, None)
         del layer.channel_scale
         layer._non_persistent_buffers_set.discard("channel_scale")
@@ -101,14 +106,24 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
         return by_phase(self._prefill, self._decode, x)
 
     def _prefill(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, **self.call_arguments())
+        return functional.linear(x, **self.call_arguments(x))
 
     def _decode(self, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, self.weight, self.bias)
 
-    def call_arguments(self) -> dict[str, object]:
-        """What `linear` gets in prefill, but x."""
-        weight, scale = self.derived()
+    def call_arguments(self, x: torch.Tensor) -> dict[str, object]:
+        """What `linear` gets with x in prefill."""
+        return self.with_plan(x.dtype, self._arguments(*self.derived()))
+
+    def products(self) -> list[dict[str, object]]:
+        """See `Planned`."""
+        return [self._arguments(self.prefill_weight, None)]
+
+    def input_dtypes(self) -> tuple[torch.dtype, ...]:
+        """See `Planned`. `linear` takes no other than the weight's."""
+        return (self.weight.dtype,)
+
+    def _arguments(self, weight: torch.Tensor, scale: torch.Tensor | None) -> dict[str, object]:
         return {
             "weight": weight,
             "bias": self.bias,
@@ -116,17 +131,13 @@ class AmberLinear(WeightCopies, torch.nn.Linear):
             "scale": scale,
             "rescale": self.rescale,
             "backend": self.backend,
+            "allow_unpruned": self.allow_unpruned,
         }
 
     @property
     def extra_bytes(self) -> int:
         """Memory beyond that of the dense layer."""
         return self.copies_bytes + (0 if self.channel_scale is None else self.channel_scale.nbytes)
-
-    def wants_copies(self) -> bool:
-        """See `WeightCopies`."""
-        wanted = wants_copies(self.weight, self.weight.dtype, self.pattern, self.rescale, self.backend)
-        return wanted and not is_sharded(self.weight)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, pattern={self.pattern}, score={self.score}, rescale={self.rescale}"

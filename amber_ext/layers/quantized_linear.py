@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from amber_ext.layers.weight_copies import WeightCopies
-from amber_ext.ops.backends import BACKENDS, wants_copies
+from amber_ext.ops.backends import BACKENDS
 from amber_ext.ops.checks import RESCALES, one_of
 from amber_ext.ops.functional import linear_w8a8
 from amber_ext.ops.pattern import UNPRUNED, Pattern
@@ -24,7 +24,7 @@ class QuantizedLinear(WeightCopies):
 
     Attributes:
         pattern: of prefill; ``1:1`` when this layer is not pruned.
-        rescale, backend: of `linear_w8a8`.
+        rescale, backend, allow_unpruned: of `linear_w8a8`.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class QuantizedLinear(WeightCopies):
         pattern: str | Pattern = UNPRUNED,
         rescale: str = "none",
         backend: str = "auto",
+        allow_unpruned: bool = False,
         device: torch.device | str | None = None,
     ) -> None:
         """An empty layer, to load a ``state_dict`` into; `from_linear` makes a filled one.
@@ -53,6 +54,7 @@ class QuantizedLinear(WeightCopies):
         one_of("backend", backend, BACKENDS)
         self.in_features, self.out_features, self.dtype = in_features, out_features, dtype
         self.pattern, self.rescale, self.backend = Pattern(pattern), rescale, backend
+        self.allow_unpruned = allow_unpruned
         if in_features % self.pattern.m != 0:
             raise ValueError(f"in_features: K = {in_features} is not a multiple of M = {self.pattern.m}")
 
@@ -79,6 +81,7 @@ class QuantizedLinear(WeightCopies):
         pattern: str | Pattern = UNPRUNED,
         rescale: str = "none",
         backend: str = "auto",
+        allow_unpruned: bool = False,
     ) -> QuantizedLinear:
         """Quantises a layer's weight; ``linear`` stays as it was.
 
@@ -86,7 +89,7 @@ class QuantizedLinear(WeightCopies):
             factor: fp32 ``[K]``; activations are multiplied by it and the weight is divided by it.
             folded: the norm before this layer applies the factor.
             score: the channel scale is computed from the smoothed weight.
-            dtype, pattern, rescale, backend: as for the layer.
+            dtype, pattern, rescale, backend, allow_unpruned: as for the layer.
 
         Raises:
             ValueError, TypeError: an argument or the weight is not allowed.
@@ -104,7 +107,8 @@ class QuantizedLinear(WeightCopies):
                 # The score is |x · f| · c; |x| · (f · c) needs one factor less.
                 scale = smooth if scale is None else smooth * scale
         values, weight_scale = quantize_weight(weight, dtype)
-        layer = cls._of(values, weight_scale, linear.bias, smooth, scale, pattern, rescale, backend)
+        how = (pattern, rescale, backend, allow_unpruned)
+        layer = cls._of(values, weight_scale, linear.bias, smooth, scale, *how)
         layer.train(linear.training)
         return layer
 
@@ -120,13 +124,14 @@ class QuantizedLinear(WeightCopies):
         pattern: str | Pattern = UNPRUNED,
         rescale: str = "none",
         backend: str = "auto",
+        allow_unpruned: bool = False,
     ) -> QuantizedLinear:
         """A layer in eval mode of a weight that is 8-bit already; the tensors are shared.
 
         Args:
             weight, weight_scale, bias, smooth: as in the ``state_dict``.
             score: the channel scale is computed from the weight times its scales.
-            pattern, rescale, backend: as for the layer.
+            pattern, rescale, backend, allow_unpruned: as for the layer.
 
         Raises:
             ValueError, TypeError: an argument is not allowed.
@@ -138,7 +143,8 @@ class QuantizedLinear(WeightCopies):
             scale = selection_scale(weight.float() * weight_scale[:, None], score)
             if smooth is not None:
                 scale = smooth if scale is None else smooth * scale
-        return cls._of(weight, weight_scale, bias, smooth, scale, pattern, rescale, backend).eval()
+        how = (pattern, rescale, backend, allow_unpruned)
+        return cls._of(weight, weight_scale, bias, smooth, scale, *how).eval()
 
     @classmethod
     def _of(
@@ -151,6 +157,7 @@ class QuantizedLinear(WeightCopies):
         pattern: Pattern,
         rescale: str,
         backend: str,
+        allow_unpruned: bool,
     ) -> QuantizedLinear:
         """The layer that holds these tensors."""
         layer = cls(
@@ -163,6 +170,7 @@ class QuantizedLinear(WeightCopies):
             pattern=pattern,
             rescale=rescale,
             backend=backend,
+            allow_unpruned=allow_unpruned,
             device="meta",
         )
         layer.weight, layer.weight_scale, layer.bias = weight, weight_scale, bias
@@ -175,17 +183,31 @@ class QuantizedLinear(WeightCopies):
         return by_phase(self._prefill, self._decode, x)
 
     def _prefill(self, x: torch.Tensor) -> torch.Tensor:
-        return linear_w8a8(x, **self.call_arguments(dense=False))
+        return linear_w8a8(x, **self.call_arguments(x, dense=False))
 
     def _decode(self, x: torch.Tensor) -> torch.Tensor:
-        return linear_w8a8(x, **self.call_arguments(dense=True))
+        return linear_w8a8(x, **self.call_arguments(x, dense=True))
 
-    def call_arguments(self, dense: bool | None = None) -> dict[str, object]:
-        """What `linear_w8a8` gets, but x: in decode when ``dense``, in prefill when not; None is the present phase."""
+    def call_arguments(self, x: torch.Tensor, dense: bool | None = None) -> dict[str, object]:
+        """What `linear_w8a8` gets with x: in decode when ``dense``, in prefill when not; None is the present phase."""
         if dense is None:
             dense = current_phase() == DECODE
-        unpruned = dense or self.pattern.n == self.pattern.m
         weight, scale = (self.weight, None) if dense else self.derived()
+        return self.with_plan(x.dtype, self._arguments(weight, scale, dense))
+
+    def products(self) -> list[dict[str, object]]:
+        """See `Planned`."""
+        return [
+            self._arguments(weight, None, dense)
+            for weight, dense in ((self.prefill_weight, False), (self.weight, True))
+        ]
+
+    def input_dtypes(self) -> tuple[torch.dtype, ...]:
+        """See `Planned`. Any that `linear_w8a8` takes."""
+        return torch.bfloat16, torch.float16, torch.float32
+
+    def _arguments(self, weight: torch.Tensor, scale: torch.Tensor | None, dense: bool) -> dict[str, object]:
+        unpruned = dense or self.pattern.n == self.pattern.m
         return {
             "weight": weight,
             "weight_scale": self.weight_scale,
@@ -196,14 +218,8 @@ class QuantizedLinear(WeightCopies):
             "rescale": "none" if dense else self.rescale,
             # A sparse GEMM cannot run what is not pruned.
             "backend": "cuda" if unpruned and self.backend == "cutlass" else self.backend,
+            "allow_unpruned": self.allow_unpruned,
         }
-
-    def wants_copies(self) -> bool:
-        """See `WeightCopies`. Inputs may be of either 16-bit dtype."""
-        dtypes = (torch.bfloat16, torch.float16)
-        return any(
-            wants_copies(self.weight, dtype, self.pattern, self.rescale, self.backend) for dtype in dtypes
-        )
 
     def extra_repr(self) -> str:
         pruned = f", pattern={self.pattern}" if self.pattern.n < self.pattern.m else ""

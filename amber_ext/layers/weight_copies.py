@@ -9,35 +9,43 @@ import copy
 
 import torch
 
+from amber_ext.layers.planned import Planned
 from amber_ext.layers.sharding import is_sharded
+from amber_ext.ops.choice.products import wants_copies
 from amber_ext.ops.derived import forget, is_current, mark, renew_copies, storage_of
-from amber_ext.ops.pattern import Pattern, widen_weight
+from amber_ext.ops.pattern import widen_weight
 
 
-class WeightCopies(torch.nn.Module):
+class WeightCopies(Planned):
     """A mixin for layers with ``weight [N, K]`` and a ``pattern``.
 
     Where a sparse kernel may read it, ``wide_weight`` is `widen_weight`'s ``[N, K']`` and ``weight`` a view of
     its first K columns, so that the weight lies in memory once and its copies beside it. ``state_dict`` holds
     the plain weight; copies are made anew when the layer moves, is copied, or loads a ``state_dict``. Classes
-    call `keep_copies` when they are made, and at the end of their ``_apply``.
+    call `keep_copies` when they are made, and at the end of their ``_apply``. It makes their plans, too (`Planned`).
 
     Before each prefill `derived` looks whether the weight is still that which scores and copies were made from.
     """
 
     in_features: int
     out_features: int
-    pattern: Pattern
     score: str | None = None  # that the channel scale is computed by; None where it is not this weight's
     channel_scale: torch.Tensor | None
     wide_weight: torch.Tensor | None = None
 
     def wants_copies(self) -> bool:
-        """Whether a sparse kernel may read copies of this layer's weight where it lies now."""
-        raise NotImplementedError
+        """Whether a sparse kernel will read copies of this layer's weight where it lies now."""
+        weight = self.weight
+        if is_sharded(weight) or weight.dim() != 2:
+            return False
+        return any(wants_copies(*self.prefill_key(dtype)) for dtype in self.input_dtypes())
 
     def keep_copies(self) -> None:
-        """Makes, renews or drops the copies, as `wants_copies` says."""
+        """Makes, renews or drops the copies, as `wants_copies` says, and makes the plans."""
+        self._fit_copies()
+        self.make_plans()
+
+    def _fit_copies(self) -> None:
         if not self.wants_copies():
             self.drop_copies()
         elif self._lie_together():
@@ -146,12 +154,15 @@ class WeightCopies(torch.nn.Module):
         return new
 
     def __getstate__(self):
-        return {**self.__dict__, "_known_current": self._known()}
+        # Plans are for the GPUs of this machine.
+        state = {name: value for name, value in self.__dict__.items() if name != "plans"}
+        return {**state, "_known_current": self._known()}
 
     def __setstate__(self, state):
         state = dict(state)
         known = state.pop("_known_current", (False, False))
         super().__setstate__(state)
+        self.make_plans()
         for tensor, current in zip(
             (self._buffers.get("channel_scale"), self.wide_weight), known, strict=True
         ):

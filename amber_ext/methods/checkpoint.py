@@ -175,6 +175,7 @@ def _describe(module: torch.nn.Module) -> dict[str, object] | None:
             "pattern": str(module.pattern),
             "rescale": module.rescale,
             "backend": module.backend,
+            "allow_unpruned": module.allow_unpruned,
         }
     if isinstance(module, AmberLinear):
         return {
@@ -183,6 +184,7 @@ def _describe(module: torch.nn.Module) -> dict[str, object] | None:
             "score": module.score,
             "rescale": module.rescale,
             "backend": module.backend,
+            "allow_unpruned": module.allow_unpruned,
         }
     return None
 

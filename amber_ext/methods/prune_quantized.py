@@ -11,7 +11,7 @@ from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
 from amber_ext.layers.sites import LinearSite, SiteDecision, decide, find_linears
-from amber_ext.methods.report import Report, layer_bytes, report_row
+from amber_ext.methods.report import Report, layer_bytes, report_row, warnings_of
 from amber_ext.methods.sparsify import check_config, remember_config, remembered_config
 from amber_ext.ops.pattern import UNPRUNED
 from amber_ext.phase import install_phase_hooks
@@ -62,7 +62,7 @@ def prune_quantized_(model: torch.nn.Module, config: AmberConfig) -> Report:
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(AmberConfig)}
     made = dataclasses.replace(before, **fields)
     remember_config(model, made)
-    return Report(made, tuple(rows), bytes_before, bytes_after)
+    return Report(made, tuple(rows), bytes_before, bytes_after, warnings_of(replacements))
 
 
 def _as_prunable(site: LinearSite, model: torch.nn.Module) -> LinearSite:
@@ -75,6 +75,7 @@ def _pruned(
     old: torch.nn.Module, site: LinearSite, decision: SiteDecision, config: AmberConfig
 ) -> torch.nn.Module:
     how = {"score": decision.score, "rescale": config.rescale, "backend": config.backend}
+    how["allow_unpruned"] = config.allow_unpruned
     try:
         if isinstance(old, QuantizedLinear):
             pattern = decision.pattern or UNPRUNED

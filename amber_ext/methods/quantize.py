@@ -15,7 +15,7 @@ from amber_ext.layers.sites import LinearSite, decide, find_linears
 from amber_ext.methods.calibration import Calibration, calibrate
 from amber_ext.methods.direct_reads import mark_quantized, refuse_direct_reads
 from amber_ext.methods.norm_folding import fold_into_norm, readers_of_norm
-from amber_ext.methods.report import Report, ReportRow, layer_bytes, report_row
+from amber_ext.methods.report import Report, ReportRow, layer_bytes, report_row, warnings_of
 from amber_ext.methods.sparsify import check_config, refuse_quantized, remember_config
 from amber_ext.ops.pattern import UNPRUNED
 from amber_ext.ops.quantization import smoothing_factor
@@ -88,7 +88,7 @@ def quantize_(
     replace_modules(model, replacements)
     mark_quantized(model, True)
     remember_config(model, config)
-    return Report(config, tuple(rows), bytes_before, bytes_after)
+    return Report(config, tuple(rows), bytes_before, bytes_after, warnings_of(replacements))
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,16 @@ def _replacement(
                 pattern=decision.pattern if sparse else UNPRUNED,
                 rescale=config.rescale if sparse else "none",
                 backend=config.backend,
+                allow_unpruned=config.allow_unpruned,
             )
         elif sparse:
             new = AmberLinear.from_linear(
-                dense, decision.pattern, decision.score, config.rescale, config.backend
+                dense,
+                decision.pattern,
+                decision.score,
+                config.rescale,
+                config.backend,
+                config.allow_unpruned,
             )
     except ValueError as error:
         raise ValueError(f"layer '{site.name}': {error}") from None

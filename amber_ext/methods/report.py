@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -63,12 +64,14 @@ class Report:
         rows: one for each linear projection.
         bytes_before, bytes_after: memory of the linear layers, fused experts left out: weights, biases, scales and
             factors, and copies of weights for windowed patterns where a sparse kernel may read them.
+        warnings: of layers that pruning makes slower on their GPU.
     """
 
     config: AmberConfig
     rows: tuple[ReportRow, ...]
     bytes_before: int
     bytes_after: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def coverage(self) -> float:
@@ -93,6 +96,7 @@ class Report:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "extra_bytes": self.extra_bytes,
+            "warnings": list(self.warnings),
             "rows": [asdict(row) for row in self.rows],
         }
 
@@ -119,7 +123,29 @@ class Report:
             groups[key] = groups.get(key, 0) + 1
         for (projection, is_sparse, reason), count in groups.items():
             lines.append(f"  {projection:12} {count:4} {'sparse' if is_sparse else 'dense':6} {reason}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"  warning: {warning}" for warning in self.warnings)])
+
+
+# Tokens of the prefill that warnings are about.
+TOKENS = 8192
+
+
+def warnings_of(layers: Mapping[str, torch.nn.Module]) -> tuple[str, ...]:
+    """A line for each kind of pruned layer that is slower than it was, as measured or predicted for its GPU."""
+    found: dict[str, int] = {}
+    for name, layer in layers.items():
+        if not isinstance(layer, WeightCopies) or layer.weight.device.type != "cuda":
+            continue
+        try:
+            decision = layer.expected(TOKENS)
+        except (RuntimeError, ValueError):
+            continue  # an explicit backend that cannot run: the call says so
+        if decision.speedup is None or decision.speedup >= 1:
+            continue
+        projection = name.rpartition(".")[2]
+        line = f"{projection} pruned to {layer.pattern} is slower than dense: {decision.reason}"
+        found[line] = found.get(line, 0) + 1
+    return tuple(f"{line} ({count} layers)" for line, count in found.items())
 
 
 def layer_bytes(module: torch.nn.Module) -> int:

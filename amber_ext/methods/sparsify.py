@@ -9,7 +9,7 @@ from amber_ext.layers.pruned_experts import is_fused_experts, prune_experts
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
 from amber_ext.layers.sites import LinearSite, SiteDecision, decide, find_linears, quantized_layer
-from amber_ext.methods.report import Report, layer_bytes, report_row
+from amber_ext.methods.report import Report, layer_bytes, report_row, warnings_of
 from amber_ext.phase import install_phase_hooks, remove_phase_hooks
 
 
@@ -65,7 +65,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
     replace_modules(model, replacements)
     remember_config(model, config)
     rows = tuple(report_row(site, decision.pattern, decision.reason) for site, decision in decisions.items())
-    return Report(config, rows, bytes_before, bytes_after)
+    return Report(config, rows, bytes_before, bytes_after, warnings_of(replacements))
 
 
 def densify_(model: torch.nn.Module) -> None:
@@ -137,11 +137,11 @@ def _replacement(
         return dense
     if is_fused_experts(dense):
         pattern_of = {site.projection: decision.pattern for site, decision in pruned.items()}
-        return prune_experts(dense, pattern_of, config.rescale, config.backend)
+        return prune_experts(dense, pattern_of, config.rescale, config.backend, config.allow_unpruned)
     ((site, decision),) = pruned.items()
     try:
         return AmberLinear.from_linear(
-            dense, decision.pattern, decision.score, config.rescale, config.backend
+            dense, decision.pattern, decision.score, config.rescale, config.backend, config.allow_unpruned
         )
     except ValueError as error:
         raise ValueError(f"layer '{site.name}': {error}") from None

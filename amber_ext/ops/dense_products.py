@@ -1,9 +1,11 @@
-"""Torch's dense products as amber_ext needs them: written into a slice; of int8, exact, int32 out."""
+"""Torch's dense products: written into a slice; of int8, exact; and the 8-bit layer around them."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+
+from amber_ext.ops import checks, library
 
 # fp32 sums of this many products of 8-bit integers are exact: 1024 * 127 * 128 < 2**24.
 EXACT_K = 1024
@@ -62,3 +64,45 @@ def dense_linear(
     if bias is None:
         return torch.mm(x, weight.t(), out=out)
     return torch.addmm(bias, x, weight.t(), out=out)
+
+
+def masked_dense_w8a8(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    smooth: torch.Tensor | None,
+    scale: torch.Tensor | None,
+    pattern: str,
+    rescale: str,
+) -> torch.Tensor:
+    """`linear_w8a8` without a sparse GEMM: prune and quantise, torch's dense product, scales and bias."""
+    out_features, in_features = weight.shape
+    dtype = "int8" if weight.dtype == torch.int8 else "e4m3"
+    rows = x.reshape(-1, in_features)
+    values, token_scale = checks.run(
+        torch.ops.amber.quantize_activations, rows, smooth, scale, pattern, rescale, dtype,
+        smooth=smooth, scale=scale,
+    )  # fmt: skip
+    if dtype == "int8":
+        product = int8_product(values, weight)
+        y = torch.ops.amber.dequantize(
+            product, token_scale, weight_scale, bias, str(x.dtype).removeprefix("torch.")
+        )
+    else:
+        # Row-wise scales exist for bf16 outputs alone.
+        y = torch._scaled_mm(
+            values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
+        ).to(x.dtype)
+        y = y if bias is None else y + bias
+    return y.view(*x.shape[:-1], out_features)
+
+
+# For the op `linear_w8a8`, which calls this for the numbers of tokens where its plan says so.
+if library.LOAD_ERROR is None:
+    _library = torch.library.Library("amber", "FRAGMENT")
+    _library.define(
+        "masked_dense_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, Tensor? scale, "
+        "str pattern, str rescale) -> Tensor"
+    )
+    _library.impl("masked_dense_w8a8", masked_dense_w8a8, "CompositeExplicitAutograd")

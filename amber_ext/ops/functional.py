@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 
 from amber_ext.ops import checks, library, reference
-from amber_ext.ops.backends import Decision, choose_kernels, choose_product
-from amber_ext.ops.dense_products import dense_linear, int8_product
-from amber_ext.ops.measurements import DENSE, MASKED_DENSE
+from amber_ext.ops.backends import Decision, choose_kernels
+from amber_ext.ops.choice.plan import Plan
+from amber_ext.ops.choice.products import decide, plan_for, plan_key, plan_of, problem_of
+from amber_ext.ops.dense_products import dense_linear, masked_dense_w8a8
 from amber_ext.ops.pattern import UNPRUNED, Pattern
-from amber_ext.ops.sparse_gemms import problem_of
+from amber_ext.ops.sparse_gemms import MASKED_DENSE, are_aligned
 
 
 def nm_mask(
@@ -81,6 +82,8 @@ def linear(
     scale: torch.Tensor | None = None,
     rescale: str = "none",
     backend: str = "auto",
+    allow_unpruned: bool = False,
+    plan: Plan | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``Y = nm_prune(x) Wᵀ + b``, the linear layer on pruned activations.
@@ -91,33 +94,34 @@ def linear(
         weight: ``[N, K]`` of x's dtype and device, or ``[N, K']`` as `widen_weight` makes it for the pattern.
             It is not copied.
         bias: ``[N]`` of x's dtype and device, or None.
+        allow_unpruned: under ``"auto"`` on a GPU x may stay as it is where that is fastest; `explain` tells.
+        plan: what a layer that holds one passes; None makes one for these tensors.
         out: ``[T, N]`` of x's dtype and device for an x ``[T, K]``: where Y is written, for example a slice of the
             columns of a wider tensor; None is a new tensor.
 
     Returns:
-        ``[..., N]`` of x's dtype. Differentiation through it raises. Under ``"auto"`` on a GPU, shapes for
-        which dense was measured to be fastest are not pruned; `explain` tells.
+        ``[..., N]`` of x's dtype. Differentiation through it raises.
 
     Raises:
         ValueError, TypeError: an argument is not as above. RuntimeError: the backend cannot run.
     """
     pattern = Pattern(pattern)
-    decision = decide_linear(x, weight, bias, pattern=pattern, scale=scale, rescale=rescale, backend=backend)
+    _check_product(x, weight, bias, pattern, scale, rescale)
+    if plan is None:
+        plan = plan_for(x.dtype, x.shape[-1], weight, bias, pattern, rescale, backend, allow_unpruned)
     library.forbid_tangents(x, weight, bias, scale)
     checks.check_out(out, x, weight)
-    if decision.backend != "cutlass":
-        weight = weight.narrow(1, 0, x.shape[-1])
-    if decision.backend == "reference":
+    columns = weight.narrow(1, 0, x.shape[-1])
+    if plan.backend == "reference":
         checks.check_factor_values("scale", scale)
         function = reference.linear
-        y = library.ForbidBackward.apply(function, x, weight, bias, pattern, scale, rescale)
-    elif decision.backend == DENSE:
-        return dense_linear(x, weight, bias, out)
-    elif decision.kernel == MASKED_DENSE and out is not None:
-        return dense_linear(nm_prune(x, pattern, scale, rescale, decision.backend), weight, bias, out)
+        y = library.ForbidBackward.apply(function, x, columns, bias, pattern, scale, rescale)
+    elif out is not None and plan.kernels == (MASKED_DENSE,):
+        return dense_linear(nm_prune(x, pattern, scale, rescale, plan.backend), columns, bias, out)
     else:
-        op = torch.ops.amber.linear
-        y = checks.run(op, x, weight, bias, scale, str(pattern), rescale, decision.kernel, scale=scale)
+        plan_arguments = (list(plan.kernels), list(plan.thresholds))
+        arguments = (x, weight, bias, scale, str(pattern), rescale, *plan_arguments)
+        y = checks.run(torch.ops.amber.linear, *arguments, scale=scale)
     return y if out is None else out.copy_(y)
 
 
@@ -132,6 +136,8 @@ def linear_w8a8(
     smooth: torch.Tensor | None = None,
     rescale: str = "none",
     backend: str = "auto",
+    allow_unpruned: bool = False,
+    plan: Plan | None = None,
 ) -> torch.Tensor:
     """``Y = Q(x) Wᵀ · token_scale · weight_scale + b``, with Q as `quantize_activations` does it.
 
@@ -141,7 +147,7 @@ def linear_w8a8(
             not copied.
         weight_scale: fp32 ``[N]``.
         bias: ``[N]`` of x's dtype, or None.
-        backend: those of `linear`.
+        backend, allow_unpruned, plan: those of `linear`.
 
     Returns:
         ``[..., N]`` of x's dtype. int8 products are exact in int32; scales and bias are applied in fp32.
@@ -152,35 +158,27 @@ def linear_w8a8(
     pattern = Pattern(pattern)
     checks.check_tensor("weight_scale", weight_scale)
     checks.check_factors("smooth", smooth, x)
-    decision = decide_linear(
-        x,
-        weight,
-        bias,
-        pattern=pattern,
-        scale=scale,
-        rescale=rescale,
-        backend=backend,
-        weight_scale=weight_scale,
-    )
+    _check_product(x, weight, bias, pattern, scale, rescale, weight_scale)
+    if plan is None:
+        plan = plan_for(x.dtype, x.shape[-1], weight, bias, pattern, rescale, backend, allow_unpruned)
     library.forbid_tangents(x, weight_scale, bias, scale, smooth)
-    if decision.backend != "cutlass":
-        weight = weight.narrow(1, 0, x.shape[-1])
     if x.numel() == 0 or weight.shape[0] == 0:
         y = x.new_zeros((*x.shape[:-1], weight.shape[0]))
         return y if bias is None else y + bias
-    if decision.backend == "reference":
+    columns = weight.narrow(1, 0, x.shape[-1])
+    if plan.backend == "reference":
         checks.check_factor_values("scale", scale)
         checks.check_factor_values("smooth", smooth)
         function = reference.linear_w8a8
         return library.ForbidBackward.apply(
-            function, x, weight, weight_scale, bias, pattern, smooth, scale, rescale
+            function, x, columns, weight_scale, bias, pattern, smooth, scale, rescale
         )
-    if decision.backend == "cutlass":
-        return torch.ops.amber.sparse_linear_w8a8(
-            x, weight, weight_scale, bias, smooth, scale, str(pattern), rescale, decision.kernel
-        )
-    kept = UNPRUNED if decision.backend == DENSE else pattern
-    return _masked_dense_w8a8(x, weight, weight_scale, bias, kept, scale, smooth, rescale)
+    if plan.kernels == (MASKED_DENSE,):
+        return masked_dense_w8a8(x, columns, weight_scale, bias, smooth, scale, str(pattern), rescale)
+    kernels, thresholds = list(plan.kernels), list(plan.thresholds)
+    return torch.ops.amber.linear_w8a8(
+        x, weight, weight_scale, bias, smooth, scale, str(pattern), rescale, kernels, thresholds
+    )
 
 
 def decide_linear(
@@ -193,18 +191,35 @@ def decide_linear(
     rescale: str,
     backend: str,
     weight_scale: torch.Tensor | None = None,
+    allow_unpruned: bool = False,
+    plan: Plan | None = None,
 ) -> Decision:
     """What `linear`, or with ``weight_scale`` `linear_w8a8`, would run, after its checks; nothing is computed.
 
     Args, raises: as these.
     """
-    pattern = _checked(x, pattern, scale)
+    pattern = Pattern(pattern)
+    _check_product(x, weight, bias, pattern, scale, rescale, weight_scale)
+    aligned = are_aligned(weight, bias)
+    key = plan_key(x.dtype, x.shape[-1], weight, aligned, pattern, rescale, backend, allow_unpruned)
+    return decide(problem_of(*key), plan or plan_of(*key), x.shape[:-1].numel())
+
+
+def _check_product(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    pattern: Pattern,
+    scale: torch.Tensor | None,
+    rescale: str,
+    weight_scale: torch.Tensor | None = None,
+) -> None:
+    _checked(x, pattern, scale)
     checks.one_of("rescale", rescale, checks.RESCALES)
     if weight_scale is None:
         checks.check_linear(x, weight, bias, pattern)
     else:
         checks.check_linear_w8a8(x, weight, weight_scale, bias, pattern)
-    return choose_product(problem_of(x, weight, bias, pattern, rescale), backend)
 
 
 def _checked(x: torch.Tensor, pattern: str | Pattern, scale: torch.Tensor | None) -> Pattern:
@@ -212,34 +227,3 @@ def _checked(x: torch.Tensor, pattern: str | Pattern, scale: torch.Tensor | None
     checks.check_input(x, pattern)
     checks.check_factors("scale", scale, x)
     return pattern
-
-
-def _masked_dense_w8a8(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    weight_scale: torch.Tensor,
-    bias: torch.Tensor | None,
-    pattern: Pattern,
-    scale: torch.Tensor | None,
-    smooth: torch.Tensor | None,
-    rescale: str,
-) -> torch.Tensor:
-    out_features, in_features = weight.shape
-    dtype = "int8" if weight.dtype == torch.int8 else "e4m3"
-    rows = x.reshape(-1, in_features)
-    values, token_scale = checks.run(
-        torch.ops.amber.quantize_activations, rows, smooth, scale, str(pattern), rescale, dtype,
-        smooth=smooth, scale=scale,
-    )  # fmt: skip
-    if dtype == "int8":
-        product = int8_product(values, weight)
-        y = torch.ops.amber.dequantize(
-            product, token_scale, weight_scale, bias, str(x.dtype).removeprefix("torch.")
-        )
-    else:
-        # Row-wise scales exist for bf16 outputs alone.
-        y = torch._scaled_mm(
-            values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
-        ).to(x.dtype)
-        y = y if bias is None else y + bias
-    return y.view(*x.shape[:-1], out_features)

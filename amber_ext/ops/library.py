@@ -6,6 +6,8 @@ instead.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
@@ -77,7 +79,7 @@ def _register() -> None:
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::linear")
-    def _(x, weight, bias, scale, pattern, rescale, kernel):
+    def _(x, weight, bias, scale, pattern, rescale, kernels, thresholds):
         _one_device(x, weight=weight, bias=bias, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
@@ -92,12 +94,12 @@ def _register() -> None:
         _one_device(product, token_scale=token_scale, weight_scale=weight_scale, bias=bias)
         return torch.empty(product.shape, dtype=getattr(torch, dtype), device=product.device)
 
-    @torch.library.register_fake("amber::sparse_linear_w8a8")
-    def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernel):
+    @torch.library.register_fake("amber::linear_w8a8")
+    def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernels, thresholds):
         _one_device(x, weight=weight, weight_scale=weight_scale, bias=bias, smooth=smooth, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
-    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "sparse_linear_w8a8"):
+    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "linear_w8a8"):
         torch.library.register_autograd(f"amber::{op}", _forbid_backward)
 
 
@@ -124,6 +126,12 @@ def forbid_tangents(*tensors: torch.Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
             raise RuntimeError(NO_FORWARD_MODE)
+
+
+@functools.cache
+def build_id() -> str:
+    """What tells this build of the op library from every other."""
+    return hashlib.sha256(LIBRARY.read_bytes()).hexdigest()[:16] if LIBRARY.exists() else "none"
 
 
 def environment_info() -> dict[str, object]:

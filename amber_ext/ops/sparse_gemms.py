@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from amber_ext.ops import library
+from amber_ext.ops.choice import devices
 from amber_ext.ops.pattern import EXTRA_WINDOWS, Pattern, extra_windows, widened_features
 
 # The operands of a product, by the weight's dtype. Sparse GEMMs exist for all but the last.
@@ -19,48 +20,52 @@ OPERANDS = {
     torch.float32: "32-bit",
 }
 
+# Kernels that are not sparse GEMMs: prune, then torch's dense product; and that product of x as it is.
+MASKED_DENSE = "masked_dense"
+DENSE = "dense"
+
 # CUTLASS takes problem sizes as int.
 LARGEST_SIZE = 2**31 - 1
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The product ``prune(x) Wᵀ``.
+    """The product ``prune(x) Wᵀ``, for any number of tokens.
 
     Attributes:
+        arch: compute capability of a GPU, major * 10 + minor; 0 on other devices.
         dtype: of x and Y.
         weight_dtype: `torch.int8` and `torch.float8_e4m3fn` are products on quantised activations.
-        tokens, out_features, in_features: T, N and K.
+        out_features, in_features: N and K.
         weight_columns: K, or K' of a weight from `widen_weight`.
         aligned: weight and bias are contiguous and begin at a multiple of 16 bytes.
     """
 
     device: torch.device
+    arch: int
     dtype: torch.dtype
     weight_dtype: torch.dtype
     pattern: Pattern
     rescale: str
-    tokens: int
     out_features: int
     in_features: int
     weight_columns: int
     aligned: bool
 
     @property
-    def arch(self) -> int:
-        """Compute capability of the GPU, major * 10 + minor."""
-        major, minor = torch.cuda.get_device_capability(self.device)
-        return major * 10 + minor
-
-    @property
     def operands(self) -> str:
-        """One of `OPERANDS`."""
-        return OPERANDS[self.weight_dtype]
+        """One of `OPERANDS`; of a dtype that is not in it, its name."""
+        return OPERANDS.get(self.weight_dtype, _name(self.weight_dtype))
 
     @property
     def is_8bit(self) -> bool:
         """Whether activations are quantised."""
         return self.operands in ("int8", "e4m3")
+
+    @property
+    def is_unpruned(self) -> bool:
+        """Whether the pattern keeps everything."""
+        return self.pattern.n == self.pattern.m
 
     @property
     def has_copies(self) -> bool:
@@ -69,7 +74,7 @@ class Problem:
 
     @property
     def table_dtype(self) -> str:
-        """As `Measurement.dtype`."""
+        """The dtypes as tables of measurements name them: ``"bfloat16"``, ``"int8 bfloat16"``."""
         names = dict.fromkeys((_name(self.weight_dtype), _name(self.dtype)))
         return " ".join(names)
 
@@ -111,28 +116,20 @@ if library.LOAD_ERROR is None:
     )
 
 
-def problem_of(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, pattern: Pattern, rescale: str
-) -> Problem:
-    """The description of `linear`'s and `linear_w8a8`'s product; shapes and dtypes are checked already."""
-    in_features = x.shape[-1]
-    return Problem(
-        x.device,
-        x.dtype,
-        weight.dtype,
-        pattern,
-        rescale,
-        x.numel() // in_features if in_features else 0,
-        weight.shape[0],
-        in_features,
-        weight.shape[1],
-        # Only sparse GEMMs ask.
-        x.device.type != "cuda" or all(t is None or _is_aligned(t) for t in (weight, bias)),
-    )
+def are_aligned(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """`Problem.aligned`; only sparse GEMMs ask. Compiled code cannot look, and takes them to be; the op looks itself."""
+    if torch.compiler.is_compiling():
+        return True
+    return weight.device.type != "cuda" or all(t is None or _is_aligned(t) for t in (weight, bias))
 
 
-def refusal(gemm: SparseGemm, problem: Problem) -> str | None:
-    """Why this sparse GEMM cannot run the product, or None.
+def arch_of(device: torch.device) -> int:
+    """`Problem.arch`."""
+    return devices.device_of(device).arch if device.type == "cuda" else 0
+
+
+def refusal(gemm: SparseGemm, problem: Problem, tokens: int = 1) -> str | None:
+    """Why this sparse GEMM cannot run the product of so many tokens, or None.
 
     The same rule, in the same words, as csrc/amber/cuda/sparse_gemm/refusal.cpp, which the op itself asks; here it can
     be asked while a graph is compiled.
@@ -153,7 +150,7 @@ def refusal(gemm: SparseGemm, problem: Problem) -> str | None:
         return f"pattern: '{pattern}' does not run on a sparse GEMM; allowed: {allowed}"
     if problem.rescale != "none" and not gemm.rescales:
         return f"rescale: {problem.rescale!r} does not run on a sparse GEMM of {gemm.operands} operands; allowed: 'none'"
-    tokens, n, k = problem.tokens, problem.out_features, problem.in_features
+    n, k = problem.out_features, problem.in_features
     if tokens == 0 or n == 0:
         return None
     multiple = gemm.copies_in_features_multiple if extra else gemm.in_features_multiple
@@ -177,20 +174,20 @@ def refusal(gemm: SparseGemm, problem: Problem) -> str | None:
     return None
 
 
-def refusal_of_all(problem: Problem) -> str:
-    """Why no sparse GEMM takes a product: the reason of the one that is nearest to it."""
+def refusal_of_all(problem: Problem) -> str | None:
+    """Why no sparse GEMM takes a product: the reason of the one that is nearest to it, if it has one."""
     for gemm in SPARSE_GEMMS:
         operands = (gemm.operands, gemm.dtype) == (problem.operands, _name(problem.dtype))
         if operands and gemm.arch // 10 == problem.arch // 10:
             return refusal(gemm, problem)
     return (
-        f"backend: 'cutlass' is not in this build for compute capability {_capability(problem.arch)}, "
-        f"{problem.operands} operands and dtype {_name(problem.dtype)}; `amber-ext info` lists what is"
+        f"device: for compute capability {_capability(problem.arch)}, {problem.operands} operands and dtype "
+        f"{_name(problem.dtype)} this build has no sparse GEMM; `amber-ext info` lists what it has"
     )
 
 
 def _is_aligned(tensor: torch.Tensor) -> bool:
-    # By the offset, which compilers and fake tensors know too; allocators align storages to more than 16 bytes.
+    # By the offset, which fake tensors know too; allocators align storages to more than 16 bytes.
     return tensor.is_contiguous() and tensor.storage_offset() * tensor.element_size() % 16 == 0
 
 

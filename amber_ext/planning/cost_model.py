@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from amber_ext.layers.sites import LinearSite
-from amber_ext.ops.measurements import NOT_SPARSE, find_measurement
-from amber_ext.ops.pattern import Pattern, extra_windows
+import torch
 
-# Tokens of a prefill that measured costs are looked up for.
+from amber_ext.layers.sites import LinearSite
+from amber_ext.ops.choice.products import decide, plan_of, problem_of
+from amber_ext.ops.pattern import UNPRUNED, Pattern, extra_windows, widened_features
+
+# Tokens of the prefill that costs are for.
 TOKENS = 8192
 
 
@@ -16,22 +18,16 @@ def bound(pattern: Pattern) -> float:
     return 1.0 if extra is None else (1 + extra / 4) / 2
 
 
-def relative_cost(site: LinearSite, pattern: Pattern, arch: int | None, dtype: str) -> float:
-    """As measured (`amber_ext.ops.measurements`) for this architecture, else `bound`.
+def relative_cost(site: LinearSite, pattern: Pattern, device: torch.device, dtype: torch.dtype) -> float:
+    """On a GPU the time of the fastest kernel over the dense one's, measured or predicted; elsewhere `bound`.
 
     Args:
-        arch: compute capability, major * 10 + minor; None without a GPU.
-        dtype: of the input, for example ``"bfloat16"``.
+        dtype: of inputs and weights.
     """
-    if arch is not None:
-        measured = find_measurement(
-            arch=arch,
-            pattern=str(pattern),
-            dtype=dtype,
-            out_features=site.out_features,
-            in_features=site.in_features,
-            tokens=TOKENS,
-        )
-        if measured is not None:
-            return 1.0 if measured.kernel in NOT_SPARSE else 1.0 / measured.speedup
-    return bound(pattern)
+    if device.type != "cuda" or pattern == UNPRUNED:
+        return bound(pattern)
+    columns = widened_features(site.in_features, pattern) or site.in_features
+    shape = (site.out_features, columns, site.in_features, True)
+    key = (device, dtype, dtype, *shape, str(pattern), "none", "auto", False)
+    decision = decide(problem_of(*key), plan_of(*key), TOKENS)
+    return bound(pattern) if decision.speedup is None else 1 / decision.speedup

@@ -123,10 +123,10 @@ def plan_for_cost(
         check_config(every, dataclasses.replace(config, skip_layers={}, layer_patterns={}))
     sites = _plannable(every, config, patterns)
     total = sum(site.macs for site in every)
-    arch, dtype = _target(model)
+    weight = next(model.parameters())
 
     def cost_of(site: LinearSite, pattern: Pattern) -> float:
-        return site.macs / total * relative_cost(site, pattern, arch, dtype)
+        return site.macs / total * relative_cost(site, pattern, weight.device, weight.dtype)
 
     least = 1 - sum(s.macs / total - min(cost_of(s, p) for p in [*patterns, UNPRUNED]) for s in sites)
     if cost < least:
@@ -185,16 +185,6 @@ def _plannable(
     if not chosen:
         raise ValueError("config.targets: none of these projections can be pruned at all of the patterns")
     return chosen
-
-
-def _target(model: torch.nn.Module) -> tuple[int | None, str]:
-    """The GPU that costs are looked up for, and the dtype."""
-    weight = next(model.parameters())
-    arch = None
-    if weight.device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(weight.device)
-        arch = major * 10 + minor
-    return arch, str(weight.dtype).removeprefix("torch.")
 
 
 def _options(

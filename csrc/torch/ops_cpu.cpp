@@ -9,6 +9,7 @@
 #include "amber/cpu/quantize/quantize.h"
 #include "checks.h"
 #include "dense_linear.h"
+#include "kernel_choice.h"
 
 namespace amber::ops {
 namespace {
@@ -69,6 +70,14 @@ Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern patter
   return pruned;
 }
 
+const std::string& dense_kernel_for(const Tensor& x, const std::vector<std::string>& kernels,
+                                    const std::vector<int64_t>& thresholds) {
+  const std::string& kernel = kernel_for(x, kernels, thresholds);
+  check(kernel == kMaskedDense || kernel == kDense, "kernels: '", kernel, "' does not run on the CPU; allowed: '",
+        kMaskedDense, "', '", kDense, "'");
+  return kernel;
+}
+
 }  // namespace
 
 Tensor nm_mask_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_text) {
@@ -85,12 +94,24 @@ Tensor nm_prune_cpu(Tensor x, std::optional<Tensor> scale, std::string pattern_t
 }
 
 Tensor linear_cpu(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
-                  std::string pattern_text, std::string rescale, std::string kernel) {
-  check(kernel == kMaskedDense, "kernel: '", kernel, "' does not run on the CPU; allowed: '", kMaskedDense, "'");
+                  std::string pattern_text, std::string rescale, std::vector<std::string> kernels,
+                  std::vector<int64_t> thresholds) {
+  const std::string& kernel = dense_kernel_for(x, kernels, thresholds);
   const Pattern pattern = checked_pattern(pattern_text);
-  check_linear(x, weight, bias, checked_columns(x, pattern));
-  const Tensor pruned = prune(x, scale, pattern, rescale);
-  return dense_linear(pruned, weight, bias);
+  const int64_t cols = checked_columns(x, pattern);
+  const Tensor columns = dense_weight(weight, pattern, cols);
+  check_linear(x, columns, bias, cols);
+  return dense_linear(kernel == kDense ? x : prune(x, scale, pattern, rescale), columns, bias);
+}
+
+Tensor linear_w8a8_cpu(Tensor x, Tensor weight, Tensor weight_scale, std::optional<Tensor> bias,
+                       std::optional<Tensor> smooth, std::optional<Tensor> scale, std::string pattern_text,
+                       std::string rescale, std::vector<std::string> kernels, std::vector<int64_t> thresholds) {
+  const std::string& kernel = dense_kernel_for(x, kernels, thresholds);
+  const Pattern pattern = checked_pattern(pattern_text);
+  const Tensor columns = dense_weight(weight, pattern, checked_columns(x, pattern));
+  return masked_dense_w8a8(x, columns, weight_scale, bias, smooth, scale, kernel == kDense ? kUnpruned : pattern_text,
+                           rescale);
 }
 
 std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tensor> smooth, std::optional<Tensor> scale,
@@ -156,6 +177,7 @@ STABLE_TORCH_LIBRARY_IMPL(amber, CPU, library) {
   library.impl("nm_mask", TORCH_BOX(&amber::ops::nm_mask_cpu));
   library.impl("nm_prune", TORCH_BOX(&amber::ops::nm_prune_cpu));
   library.impl("linear", TORCH_BOX(&amber::ops::linear_cpu));
+  library.impl("linear_w8a8", TORCH_BOX(&amber::ops::linear_w8a8_cpu));
   library.impl("quantize_activations", TORCH_BOX(&amber::ops::quantize_activations_cpu));
   library.impl("dequantize", TORCH_BOX(&amber::ops::dequantize_cpu));
 }

@@ -8,6 +8,7 @@
 #include "amber/cuda/masked/quantize.h"
 #include "cuda_support.h"
 #include "dense_linear.h"
+#include "kernel_choice.h"
 #include "sparse_linear_cuda.h"
 
 namespace amber::ops {
@@ -47,12 +48,32 @@ Tensor nm_prune_cuda(Tensor x, std::optional<Tensor> scale, std::string pattern_
 }
 
 Tensor linear_cuda(Tensor x, Tensor weight, std::optional<Tensor> bias, std::optional<Tensor> scale,
-                   std::string pattern_text, std::string rescale, std::string kernel) {
-  if (kernel != kMaskedDense) return sparse_linear_cuda(x, weight, bias, scale, pattern_text, rescale, kernel);
-  check_linear(x, weight, bias, checked_columns(x, checked_pattern(pattern_text)));
+                   std::string pattern_text, std::string rescale, std::vector<std::string> kernels,
+                   std::vector<int64_t> thresholds) {
+  const std::string& kernel = kernel_for(x, kernels, thresholds);
+  if (kernel != kMaskedDense && kernel != kDense) {
+    return sparse_linear_cuda(x, weight, bias, scale, pattern_text, rescale, kernel);
+  }
+  const Pattern pattern = checked_pattern(pattern_text);
+  const int64_t cols = checked_columns(x, pattern);
+  const Tensor columns = dense_weight(weight, pattern, cols);
+  check_linear(x, columns, bias, cols);
   check_device("weight", weight, x);
   if (bias) check_device("bias", *bias, x);
-  return dense_linear(nm_prune_cuda(x, scale, pattern_text, rescale), weight, bias);
+  return dense_linear(kernel == kDense ? x : nm_prune_cuda(x, scale, pattern_text, rescale), columns, bias);
+}
+
+Tensor linear_w8a8_cuda(Tensor x, Tensor weight, Tensor weight_scale, std::optional<Tensor> bias,
+                        std::optional<Tensor> smooth, std::optional<Tensor> scale, std::string pattern_text,
+                        std::string rescale, std::vector<std::string> kernels, std::vector<int64_t> thresholds) {
+  const std::string& kernel = kernel_for(x, kernels, thresholds);
+  if (kernel != kMaskedDense && kernel != kDense) {
+    return sparse_linear_w8a8_cuda(x, weight, weight_scale, bias, smooth, scale, pattern_text, rescale, kernel);
+  }
+  const Pattern pattern = checked_pattern(pattern_text);
+  const Tensor columns = dense_weight(weight, pattern, checked_columns(x, pattern));
+  return masked_dense_w8a8(x, columns, weight_scale, bias, smooth, scale, kernel == kDense ? kUnpruned : pattern_text,
+                           rescale);
 }
 
 std::tuple<Tensor, Tensor> quantize_activations_cuda(Tensor x, std::optional<Tensor> smooth,
@@ -119,6 +140,7 @@ STABLE_TORCH_LIBRARY_IMPL(amber, CUDA, library) {
   library.impl("nm_mask", TORCH_BOX(&amber::ops::nm_mask_cuda));
   library.impl("nm_prune", TORCH_BOX(&amber::ops::nm_prune_cuda));
   library.impl("linear", TORCH_BOX(&amber::ops::linear_cuda));
+  library.impl("linear_w8a8", TORCH_BOX(&amber::ops::linear_w8a8_cuda));
   library.impl("quantize_activations", TORCH_BOX(&amber::ops::quantize_activations_cuda));
   library.impl("dequantize", TORCH_BOX(&amber::ops::dequantize_cuda));
 }

@@ -4,15 +4,16 @@
 STABLE_TORCH_LIBRARY(amber, library) {
   library.def("nm_mask(Tensor x, Tensor? scale, str pattern) -> Tensor");
   library.def("nm_prune(Tensor x, Tensor? scale, str pattern, str rescale) -> Tensor");
+  // kernels[i] runs for T < thresholds[i], the last one from there on (kernel_choice.h).
   library.def(
       "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, str pattern, str rescale, "
-      "str kernel) -> Tensor");
+      "str[] kernels, int[] thresholds) -> Tensor");
   library.def(
       "quantize_activations(Tensor x, Tensor? smooth, Tensor? scale, str pattern, str rescale, str dtype) "
       "-> (Tensor, Tensor)");
   library.def(
-      "sparse_linear_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, "
-      "Tensor? scale, str pattern, str rescale, str kernel) -> Tensor");
+      "linear_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, "
+      "Tensor? scale, str pattern, str rescale, str[] kernels, int[] thresholds) -> Tensor");
   library.def("dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
   library.def("compress_2_4(Tensor x, Tensor mask, str layout) -> (Tensor, Tensor)");
   library.def("decompress_2_4(Tensor values, Tensor metadata, str layout) -> Tensor");

@@ -3,6 +3,7 @@
 #include "amber/cuda/linear/sparse_linear.h"
 #include "cuda_support.h"
 #include "dense_linear.h"
+#include "kernel_choice.h"
 
 namespace amber::ops {
 namespace {
@@ -19,13 +20,6 @@ struct SparseLinear {
   Rescale rescale;
   const std::string& kernel;
 };
-
-// The leading dimensions' product; with K = 0 there is no dividing by it.
-int64_t tokens_of(const Tensor& x) {
-  int64_t tokens = 1;
-  for (int64_t i = 0; i + 1 < x.dim(); ++i) tokens *= x.size(i);
-  return tokens;
-}
 
 // The weight is read where it lies: a copy of it would cost more than pruning saves. Running the plan checks
 // the alignment.
@@ -85,9 +79,10 @@ Tensor sparse_linear_cuda(const Tensor& x, const Tensor& weight, const std::opti
                         checked_pattern(pattern), checked_rescale(rescale), kernel});
 }
 
-Tensor sparse_linear_w8a8_cuda(Tensor x, Tensor weight, Tensor weight_scale, std::optional<Tensor> bias,
-                               std::optional<Tensor> smooth, std::optional<Tensor> scale, std::string pattern,
-                               std::string rescale, std::string kernel) {
+Tensor sparse_linear_w8a8_cuda(const Tensor& x, const Tensor& weight, const Tensor& weight_scale,
+                               const std::optional<Tensor>& bias, const std::optional<Tensor>& smooth,
+                               const std::optional<Tensor>& scale, const std::string& pattern,
+                               const std::string& rescale, const std::string& kernel) {
   const ScalarType weight_type = weight.scalar_type();
   check(weight_type == ScalarType::Char || weight_type == ScalarType::Float8_e4m3fn, "weight: dtype ",
         torch::headeronly::toString(weight_type), " is not supported; allowed: int8, float8_e4m3fn");
@@ -97,7 +92,3 @@ Tensor sparse_linear_w8a8_cuda(Tensor x, Tensor weight, Tensor weight_scale, std
 }
 
 }  // namespace amber::ops
-
-STABLE_TORCH_LIBRARY_IMPL(amber, CUDA, library) {
-  library.impl("sparse_linear_w8a8", TORCH_BOX(&amber::ops::sparse_linear_w8a8_cuda));
-}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from helpers import DATA, RTE, tiny_llama_config, write_data
+from helpers_tuning import fake_gpu_switch
 
 
 @pytest.fixture
@@ -185,3 +186,16 @@ def calls(monkeypatch):
     monkeypatch.setattr(pruned_linear.functional, "linear", sparse_path)
     monkeypatch.setattr(pruned_linear, "F", Functional)
     return log
+
+
+fake_gpu = pytest.fixture(fake_gpu_switch)
+
+
+@pytest.fixture(autouse=True)
+def fresh_plans():
+    """Plans are made once in a process; tests that change what they depend on leave none behind."""
+    from amber_ext.ops.choice.products import forget_plans
+
+    forget_plans()
+    yield
+    forget_plans()

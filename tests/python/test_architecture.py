@@ -22,11 +22,12 @@ ROOMS = {
     "files": set(),
     "folders": {"files"},
     "perplexity": {"progress"},
-    "ops": set(),
+    "ops": {"files"},
     "config": {"ops", "families", "files", "phase"},
     "layers": {"ops", "config", "phase", "families"},
     "methods": {"layers", "ops", "config", "phase", "progress", "families"},
     "models": {"methods", "layers", "config", "phase", "versions", "ops", "folders"},
+    "tuning": {"layers", "ops", "files", "progress"},
     "planning": {"methods", "layers", "ops", "config", "phase", "progress", "perplexity"},
     "integrations": {"models", "methods", "layers", "ops", "config", "phase", "versions", "folders"},
 }

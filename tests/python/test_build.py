@@ -66,7 +66,7 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
     (wheel,) = target.glob("amber_ext-*.dist-info/WHEEL")
     assert "Tag: py3-none-linux" in wheel.read_text()  # one file for every Python
     assert not list(target.rglob("*cpython*.so"))
-    assert (target / "amber_ext" / "ops" / "measurements" / "measured.json").is_file()
+    assert (target / "amber_ext" / "ops" / "choice" / "shipped.json").is_file()
     program = (
         "import json, torch, amber_ext\n"
         "from amber_ext.ops.library import environment_info\n"

@@ -20,7 +20,7 @@ class Projection:
     Attributes:
         name: its own, as transformers calls it, for example ``"q_proj"``.
         pattern: None where it stays dense.
-        score, rescale, backend: as in an `AmberConfig`.
+        score, rescale, backend, allow_unpruned: as in an `AmberConfig`.
     """
 
     name: str
@@ -28,14 +28,21 @@ class Projection:
     score: str = MAGNITUDE
     rescale: str = "none"
     backend: str = "auto"
+    allow_unpruned: bool = False
 
     @classmethod
     def of(cls, fields: Mapping[str, object]) -> Projection:
         """From what a layer of a saved model is (`methods.checkpoint.describe_layers`), and its name."""
         if fields["kind"] == "dense":
             return cls(fields["name"], None)
-        score = fields.get("score", MAGNITUDE)  # 8-bit layers have their scales stored
-        return cls(fields["name"], Pattern(fields["pattern"]), score, fields["rescale"], fields["backend"])
+        return cls(
+            fields["name"],
+            Pattern(fields["pattern"]),
+            fields.get("score", MAGNITUDE),  # 8-bit layers have their scales stored
+            fields["rescale"],
+            fields["backend"],
+            fields.get("allow_unpruned", False),
+        )
 
 
 @dataclass(frozen=True)

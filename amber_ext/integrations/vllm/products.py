@@ -36,8 +36,17 @@ def products(
         if wanted.pattern is None:
             dense_linear(x, weight, part_bias, out)
         else:
-            options = {"rescale": wanted.rescale, "backend": wanted.backend, "out": out}
-            linear(x, weight, part_bias, pattern=wanted.pattern, scale=scale, **options)
+            linear(
+                x,
+                weight,
+                part_bias,
+                pattern=wanted.pattern,
+                scale=scale,
+                rescale=wanted.rescale,
+                backend=wanted.backend,
+                allow_unpruned=wanted.allow_unpruned,
+                out=out,
+            )
     return output
 
 
@@ -76,5 +85,6 @@ def products_w8a8(
             smooth=factor,
             rescale="none" if unpruned else wanted.rescale,
             backend=wanted.backend,
+            allow_unpruned=wanted.allow_unpruned,
         )
     return output

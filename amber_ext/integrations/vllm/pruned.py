@@ -23,7 +23,7 @@ from amber_ext.integrations.vllm.parts import (
 )
 from amber_ext.integrations.vllm.products import products
 from amber_ext.integrations.vllm.step import phase_of
-from amber_ext.ops.backends import wants_copies
+from amber_ext.ops.choice.products import plan_key, wants_copies
 from amber_ext.ops.pattern import widen_weight
 from amber_ext.phase import run_rows
 
@@ -95,5 +95,6 @@ def _widened(rows: torch.Tensor, wanted: Projection) -> torch.Tensor:
     """With copies of columns where a sparse GEMM reads them."""
     if wanted.pattern is None:
         return rows
-    copies = wants_copies(rows, rows.dtype, wanted.pattern, wanted.rescale, wanted.backend)
+    how = (wanted.pattern, wanted.rescale, wanted.backend, wanted.allow_unpruned)
+    copies = wants_copies(*plan_key(rows.dtype, rows.shape[1], rows, True, *how))
     return widen_weight(rows, wanted.pattern) if copies else rows

@@ -41,4 +41,6 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.amber.nm_mask.default, (x, None, "2:4"))
     torch.library.opcheck(torch.ops.amber.nm_prune.default, (x, None, "4:8", "none"))
     for kernel in ("masked_dense", "sparse_gemm"):
-        torch.library.opcheck(torch.ops.amber.linear.default, (x, weight, None, None, "2:4", "none", kernel))
+        torch.library.opcheck(
+            torch.ops.amber.linear.default, (x, weight, None, None, "2:4", "none", [kernel], [])
+        )

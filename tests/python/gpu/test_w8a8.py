@@ -68,4 +68,4 @@ def test_w8a8_refusals():
     with pytest.raises(RuntimeError, match="not in this build"):
         amber_ext.linear_w8a8(x.float(), weight, weight_scale, pattern="2:4", backend="cutlass")
     with pytest.raises(RuntimeError, match="does not take int8 operands"):
-        torch.ops.amber.sparse_linear_w8a8(x, weight, weight_scale, None, None, None, "2:4", "none", "sm90_bf16_128x256x128_2x1_cooperative")  # fmt: skip
+        torch.ops.amber.linear_w8a8(x, weight, weight_scale, None, None, None, "2:4", "none", ["sm90_bf16_128x256x128_2x1_cooperative"], [])  # fmt: skip

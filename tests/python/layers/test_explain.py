@@ -9,9 +9,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from amber_ext import AmberLinear, Pattern, QuantizedLinear, explain
-from amber_ext.ops import library, measurements, sparse_gemms
+from amber_ext.ops import library, sparse_gemms
+from amber_ext.ops.choice import devices
+from amber_ext.ops.choice.measured import Entry
+from amber_ext.ops.choice.plan import Plan
 from amber_ext.ops.derived import mark
-from amber_ext.ops.measurements import Measurement
 from amber_ext.ops.pattern import EXTRA_WINDOWS, widened_features
 from amber_ext.ops.sparse_gemms import Problem, SparseGemm, refusal
 
@@ -46,22 +48,26 @@ GEMMS = tuple(
 )
 
 
+# ms at few and at many tokens: with few of them not to prune is fastest, with many the sparse GEMM is.
+FEW = {"masked_dense": 3.0, "dense": 2.0} | {gemm.name: 4.0 for gemm in GEMMS}
+MANY = {"masked_dense": 3.0, "dense": 2.0} | {gemm.name: 1.0 for gemm in GEMMS}
+
+
 @pytest.fixture
-def cuda_build(monkeypatch):
-    """A CUDA build whose every kernel was measured to win at 64 tokens and more, dense below; returns a switch of GPUs."""
-    entries = []
-    for gemm, pattern in itertools.product(GEMMS, EXTRA_WINDOWS):
-        operands = {"int8": "int8 ", "e4m3": "float8_e4m3fn "}.get(gemm.operands, "")
-        for tokens, kernel in ((64, gemm.name), (1, "dense")):
-            entries.append(
-                Measurement(gemm.arch, pattern, operands + gemm.dtype, 1, 1, tokens, kernel, 1.5, "test.json")
-            )
-    monkeypatch.setattr(measurements, "MEASUREMENTS", tuple(entries))
-    monkeypatch.setattr(sparse_gemms, "SPARSE_GEMMS", GEMMS)
-    monkeypatch.setattr(library, "DEVICES", frozenset({"cpu", "cuda"}))
+def cuda_build(fake_gpu, monkeypatch):
+    """A CUDA build whose every kernel was measured; returns a switch of GPUs."""
+    dtypes = {gemm.dtype for gemm in GEMMS} | {
+        f"{operands} {gemm.dtype}" for gemm in GEMMS for operands in ("int8", "float8_e4m3fn")
+    }
+    entries = [
+        Entry(n, k, pattern, dtype, {1: FEW, 32: FEW, 64: MANY, 256: MANY})
+        for n, k, pattern, dtype in itertools.product(OUT_FEATURES, IN_FEATURES, EXTRA_WINDOWS, dtypes)
+    ]
+    fake_gpu("GPU", 90, GEMMS, entries)
 
     def on(arch):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: divmod(arch, 10))
+        device = devices.describe("GPU", arch, 132)
+        monkeypatch.setattr(devices, "device_of", lambda _: device)
 
     return on
 
@@ -79,15 +85,16 @@ class OpsOfOurs(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def make_layer(x_dtype, weight_dtype, pattern, rescale, n, k, backend, copies):
+def make_layer(x_dtype, weight_dtype, pattern, rescale, n, k, backend, copies, unpruned=False):
     """A layer on a fake GPU; on the meta device first, where no values are computed."""
     if weight_dtype.itemsize > 1:
         dense = torch.nn.Linear(k, n, bias=False, dtype=weight_dtype, device="meta")
-        layer = AmberLinear.from_linear(dense, pattern, "magnitude", rescale, backend)
+        layer = AmberLinear.from_linear(dense, pattern, "magnitude", rescale, backend, unpruned)
     else:
         layer = QuantizedLinear(
             k, n, bias=False, smooth=False, channel_scale=False, pattern=pattern, rescale=rescale,
             backend=backend, dtype="int8" if weight_dtype == torch.int8 else "e4m3", device="meta",
+            allow_unpruned=unpruned,
         )  # fmt: skip
         layer.weight_scale = torch.empty(n, device="cuda")
     columns = widened_features(k, Pattern(pattern)) if copies else k
@@ -107,20 +114,16 @@ def outcome(call):
         return None, (type(error), str(error))
 
 
-def runs_as_explained(decision, layer, seen):
+def runs_as_explained(decision, layer, x, seen):
     """Whether the recorded ops are those that the decision names."""
     names = [name for name, _ in seen]
     if decision.backend == "reference":
         return names == []
-    if isinstance(layer, QuantizedLinear):
-        if decision.backend == "cutlass":
-            return names == ["sparse_linear_w8a8"] and seen[0][1][-1] == decision.kernel
-        pruned_to = seen[0][1][3]
-        expected = "1:1" if decision.backend == "dense" else str(layer.pattern)
-        return names[0] == "quantize_activations" and pruned_to == expected
-    if decision.backend == "dense":
-        return names == []
-    return names == ["linear"] and seen[0][1][-1] == decision.kernel
+    if names[0] == "quantize_activations":  # the only one of its plan's kernels
+        return decision.kernel == "masked_dense" and seen[0][1][3] == str(layer.pattern)
+    kernels, thresholds = seen[0][1][-2:]
+    expected = "linear_w8a8" if isinstance(layer, QuantizedLinear) else "linear"
+    return names == [expected] and decision.kernel == Plan("", "", kernels, thresholds).kernel(len(x))
 
 
 def combinations(backend):
@@ -130,12 +133,20 @@ def combinations(backend):
         yield (*kind, pattern, rescale, n, k, backend)
 
 
-@pytest.mark.parametrize("backend", ["auto", "cutlass", "cuda"])
-def test_explain_and_the_layer_agree(cuda_build, backend):
+@pytest.mark.parametrize(
+    "backend, unpruned, decided_by",
+    [
+        ("auto", False, {"cutlass", "cuda", "reference"}),
+        ("auto", True, {"cutlass", "cuda", "dense", "reference"}),
+        ("cutlass", False, {"cutlass"}),
+        ("cuda", False, {"cuda"}),
+    ],
+)
+def test_explain_and_the_layer_agree(cuda_build, backend, unpruned, decided_by):
     decided, refused = set(), set()
     with FakeTensorMode(allow_non_fake_inputs=True):
         for fields in combinations(backend):
-            layer = make_layer(*fields, copies=True)
+            layer = make_layer(*fields, copies=True, unpruned=unpruned)
             for arch, tokens in itertools.product(ARCHS, (8, 128)):
                 cuda_build(arch)
                 x = torch.empty(tokens, fields[5], dtype=fields[0], device="cuda")
@@ -149,10 +160,9 @@ def test_explain_and_the_layer_agree(cuda_build, backend):
                 if decision is None:
                     refused.add(raised[0])
                     continue
-                assert runs_as_explained(decision, layer, ops.seen), (fields, arch, decision, ops.seen)
+                assert runs_as_explained(decision, layer, x, ops.seen), (fields, arch, decision, ops.seen)
                 decided.add(decision.backend)
-    expected = {"auto": {"cutlass", "cuda", "dense", "reference"}, "cutlass": {"cutlass"}, "cuda": {"cuda"}}
-    assert decided == expected[backend]
+    assert decided == decided_by
     assert (refused == set()) == (backend == "auto")
 
 
@@ -165,7 +175,7 @@ def test_without_copies_windowed_patterns_are_pruned_densely(cuda_build):
             assert explain(layer, x).backend == ("cutlass" if pattern == "2:4" else "cuda")
 
 
-def test_the_compiled_rule_is_the_same(monkeypatch):
+def test_the_compiled_rule_is_the_same():
     """The op asks csrc/amber/cuda/sparse_gemm/refusal.cpp; in the same words."""
     kernels = json.loads(torch.ops.amber.sparse_gemm_kernels()) if library.LOAD_ERROR is None else []
     if not kernels:
@@ -184,17 +194,14 @@ def test_the_compiled_rule_is_the_same(monkeypatch):
         ):
             if kind[1] == torch.float32:
                 continue  # the op has no name for such operands: it refuses by the dtype
-            monkeypatch.setattr(
-                torch.cuda, "get_device_capability", lambda device=None, a=arch: divmod(a, 10)
-            )
             columns = widened_features(k, Pattern(pattern)) or k
             problem = Problem(
-                torch.device("cuda"), *kind, Pattern(pattern), rescale, tokens, n, k, columns, True
+                torch.device("cuda"), arch, *kind, Pattern(pattern), rescale, n, k, columns, True
             )
             dtype = str(kind[0]).removeprefix("torch.")
             compiled = torch.ops.amber.sparse_gemm_refusal(
                 gemm.name, arch, problem.operands, dtype, pattern, rescale, tokens, n, k
             )
-            assert (refusal(gemm, problem) or "") == compiled, (gemm, problem)
+            assert (refusal(gemm, problem, tokens) or "") == compiled, (gemm, problem)
             answers.add(compiled.partition(":")[0])
     assert answers >= {"", "kernel", "pattern", "rescale", "x", "weight"}

@@ -16,7 +16,8 @@ from amber_ext import (
     sparsify_,
     widen_weight,
 )
-from amber_ext.layers import pruned_linear, quantized_linear
+from amber_ext.layers import weight_copies
+from amber_ext.ops.choice import products
 from amber_ext.ops.pattern import extra_windows
 
 WINDOWED = ["4:8", "8:16", "10:16w", "12:16w"]
@@ -27,13 +28,13 @@ def copies_wanted(monkeypatch):
     """Layers keep copies as they would on a GPU with measurements; returns a switch."""
     wanted = [True]
 
-    def wants_copies(weight, dtype, pattern, rescale, backend):
+    def wants_copies(*key):
         # As the sparse GEMMs of 16-bit weights, which do not rescale.
-        takes = rescale == "none" or not weight.is_floating_point()
-        return wanted[0] and bool(extra_windows(pattern)) and weight.device.type == "cpu" and takes
+        problem = products.problem_of(*key)
+        takes = problem.rescale == "none" or problem.is_8bit
+        return wanted[0] and bool(extra_windows(problem.pattern)) and problem.device.type == "cpu" and takes
 
-    monkeypatch.setattr(pruned_linear, "wants_copies", wants_copies)
-    monkeypatch.setattr(quantized_linear, "wants_copies", wants_copies)
+    monkeypatch.setattr(weight_copies, "wants_copies", wants_copies)
     return wanted
 
 

@@ -19,9 +19,24 @@ W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
         ("nm_prune", lambda d: (X.to(d), C, "8:16", "none")),
         ("nm_prune", lambda d: (X.to(d), C, "10:16w", "none")),
         ("nm_prune", lambda d: (X.to(d).transpose(0, 1), None, "2:4", "variance")),
-        ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
-        ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, "4:8", "variance", "masked_dense")),
-        ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, "2:4", "none", "masked_dense")),
+        ("linear", lambda d: (X.to(d), W.to(d), B.to(d), C, "2:4", "none", ["masked_dense"], [])),
+        ("linear", lambda d: (X.to(d)[0, 0], W.to(d), None, None, "4:8", "variance", ["masked_dense"], [])),
+        ("linear", lambda d: (X.to(d)[:0], W.to(d), B.to(d), C, "2:4", "none", ["masked_dense"], [])),
+        (
+            "linear_w8a8",
+            lambda d: (
+                X.to(d),
+                W.char(),
+                C[:7],
+                None,
+                None,
+                C,
+                "2:4",
+                "none",
+                ["dense", "masked_dense"],
+                [9],
+            ),
+        ),
         ("current_scale", lambda d: (W.to(d), None, None, "wanda", "2:4")),
         ("current_scale", lambda d: (W.to(d), None, widen_weight(W.to(d), "8:16"), None, "8:16")),
     ],
@@ -45,18 +60,18 @@ def test_opcheck(op, arguments, dtype):
         (lambda o: o.nm_mask(torch.ones(4), torch.ones(4).double(), "2:4"), "scale: dtype Double"),
         (lambda o: o.nm_prune(torch.ones(4), None, "2:4", "max"), "rescale: 'max' is not known"),
         (
-            lambda o: o.linear(X, W[:, :16], None, None, "2:4", "none", "masked_dense"),
+            lambda o: o.linear(X, W[:, :16], None, None, "2:4", "none", ["masked_dense"], []),
             r"weight: shape \[7, 16\]",
         ),
         (
-            lambda o: o.linear(X, W.half(), None, None, "2:4", "none", "masked_dense"),
+            lambda o: o.linear(X, W.half(), None, None, "2:4", "none", ["masked_dense"], []),
             "weight: dtype Half differs",
         ),
         (
-            lambda o: o.linear(X, W, None, None, "2:4", "none", "sparse_gemm"),
-            "kernel: 'sparse_gemm' does not run on the CPU; allowed: 'masked_dense'",
+            lambda o: o.linear(X, W, None, None, "2:4", "none", ["sparse_gemm"], []),
+            "kernels: 'sparse_gemm' does not run on the CPU; allowed: 'masked_dense', 'dense'",
         ),
-        (lambda o: o.linear(X, W, B[:3], None, "2:4", "none", "masked_dense"), r"bias: shape \[3\]"),
+        (lambda o: o.linear(X, W, B[:3], None, "2:4", "none", ["masked_dense"], []), r"bias: shape \[3\]"),
     ],
 )
 def test_the_ops_check_their_own_arguments(call, message):
@@ -114,7 +129,7 @@ def test_ops_take_no_mixture_with_the_meta_device():
         (
             ops.linear,
             {"x": x, "weight": ones(8, 16), "bias": ones(8), "scale": ones(16)},
-            ("2:4", "none", "masked_dense"),
+            ("2:4", "none", ["masked_dense"], []),
         ),
         (ops.quantize_activations, {"x": x, "smooth": ones(16), "scale": ones(16)}, ("2:4", "none", "int8")),
         (

@@ -6,10 +6,9 @@ from inputs import awkward_tokens, positive
 
 from amber_ext import Pattern, linear_w8a8, quantize_activations, quantize_weight
 from amber_ext.ops import library
-from amber_ext.ops.backends import choose_product
 from amber_ext.ops.checks import MAX_IN_FEATURES_8BIT
+from amber_ext.ops.choice.products import plan_for
 from amber_ext.ops.dense_products import int8_product, product_in_exact_floats
-from amber_ext.ops.sparse_gemms import problem_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -99,8 +98,8 @@ def test_e4m3_runs_by_the_reference_on_the_cpu():
     quantized, weight_scale = quantize_weight(weight, "e4m3")
     y = linear_w8a8(x, quantized, weight_scale)
     assert (y - x @ weight.t()).norm() < 0.06 * (x @ weight.t()).norm()
-    problem = problem_of(x, quantized, None, Pattern("1:1"), "none")
-    assert "e4m3" in choose_product(problem).reason
+    plan = plan_for(x.dtype, 64, quantized, None, Pattern("1:1"), "none", "auto", False)
+    assert plan.backend == "reference" and "e4m3" in plan.reason
     if library.LOAD_ERROR is None:
         with pytest.raises(RuntimeError, match="backend: 'cpu' cannot run here: torch has no e4m3 product"):
             linear_w8a8(x, quantized, weight_scale, backend="cpu")

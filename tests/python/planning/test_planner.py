@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from amber_ext import AmberConfig, Pattern, channel_scale, nm_prune, plan, plan_for_cost, sparsify_
 from amber_ext.layers.sites import decide, find_linears
-from amber_ext.ops import measurements
-from amber_ext.ops.measurements import Measurement
+from amber_ext.ops.choice.measured import Entry
+from amber_ext.ops.pattern import UNPRUNED
+from amber_ext.ops.sparse_gemms import SparseGemm
 from amber_ext.perplexity import mean_loss
 from amber_ext.planning.cost_model import bound, relative_cost
 from amber_ext.planning.frontier import frontier
@@ -113,20 +114,25 @@ def test_a_plan_mixes_patterns_where_that_pays(tiny_llama):
     assert only.targets == ("down_proj",)
 
 
-def test_costs_are_measured_ones_where_there_are_any(tiny_llama, monkeypatch):
+def test_costs_on_a_gpu_are_times(tiny_llama, fake_gpu):
     assert [bound(Pattern(p)) for p in ("2:4", "10:16w", "12:16w", "4:8", "8:16", "1:2", "1:1")] == [
         0.5, 0.625, 0.75, 0.75, 0.75, 1.0, 1.0,
     ]  # fmt: skip
     site = next(s for s in find_linears(tiny_llama) if s.projection == "gate_proj")
-    table = (
-        Measurement(90, "2:4", "bfloat16", 64, 64, 1024, "sm90", 1.6, "a.json"),
-        Measurement(90, "8:16", "bfloat16", 64, 64, 1024, "dense", 0.9, "a.json"),
-    )
-    monkeypatch.setattr(measurements, "MEASUREMENTS", table)
-    assert relative_cost(site, Pattern("2:4"), 90, "bfloat16") == 1 / 1.6
-    assert relative_cost(site, Pattern("8:16"), 90, "bfloat16") == 1.0
-    assert relative_cost(site, Pattern("12:16w"), 90, "bfloat16") == 0.75
-    assert relative_cost(site, Pattern("2:4"), None, "bfloat16") == 0.5
+    n, k = site.out_features, site.in_features
+    gemm = SparseGemm("sm90", 90, "16-bit", "bfloat16", (128, 128, 128), 16, 16, None, 8, False)
+    won = {"sm90": 1.0, "masked_dense": 2.0, "dense": 1.6}
+    lost = {"sm90": 3.0, "masked_dense": 2.0, "dense": 1.6}
+    entries = [Entry(n, k, pattern, "bfloat16", {8192: ms}) for pattern, ms in (("2:4", won), ("8:16", lost))]
+    fake_gpu("H100", 90, [gemm], entries)
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    assert relative_cost(site, Pattern("2:4"), gpu, torch.bfloat16) == pytest.approx(1 / 1.6)
+    assert relative_cost(site, Pattern("8:16"), gpu, torch.bfloat16) == pytest.approx(2 / 1.6)
+    assert (
+        relative_cost(site, Pattern("12:16w"), gpu, torch.bfloat16) > 1
+    )  # as predicted for a layer this small
+    assert relative_cost(site, UNPRUNED, gpu, torch.bfloat16) == 1
+    assert relative_cost(site, Pattern("2:4"), cpu, torch.bfloat16) == 0.5
 
 
 @pytest.mark.parametrize(
