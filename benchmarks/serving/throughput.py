@@ -39,8 +39,14 @@ def save_models(folder: Path) -> dict[str, Path]:
         if pattern is not None:
             sparsify_(loaded.model, AmberConfig(pattern=pattern))
             attach_config(loaded.model)
-        loaded.model.save_pretrained(folder / name.replace(":", "_"))
         folders[name] = folder / name.replace(":", "_")
+        loaded.model.save_pretrained(folders[name])
+        if pattern is not None:
+            # The plugin of "before" does not know this field; without it, it is False.
+            path = folders[name] / "config.json"
+            fields = json.loads(path.read_text())
+            del fields["quantization_config"]["config"]["allow_unpruned"]
+            path.write_text(json.dumps(fields))
     return folders
 
 
@@ -48,14 +54,12 @@ def measure(folder: Path, package: Path) -> dict[str, float]:
     """Seconds of prefill and of decode, medians within one engine."""
     here = Path(__file__).resolve()
     paths = os.pathsep.join([str(package), str(environment.ROOT / "build" / "metadata")])
-    output = subprocess.run(
-        [sys.executable, str(here.with_name("one_engine.py")), str(folder)],
-        env={**os.environ, "PYTHONPATH": paths},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return json.loads(output.splitlines()[-1])
+    command = [sys.executable, str(here.with_name("one_engine.py")), str(folder)]
+    environment_variables = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, env=environment_variables, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{folder.name} with {package}: {done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(before: Path | None = None, rounds: int = ROUNDS) -> None:
