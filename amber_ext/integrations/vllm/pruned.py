@@ -25,7 +25,7 @@ from amber_ext.integrations.vllm.products import products
 from amber_ext.integrations.vllm.step import phase_of
 from amber_ext.ops.choice.products import plan_key, wants_copies
 from amber_ext.ops.pattern import widen_weight
-from amber_ext.phase import run_rows
+from amber_ext.phase import DECODE, run_rows
 
 
 @register_weight_loader_v2_supported_method
@@ -78,12 +78,11 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
 
     def run(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """As `apply`, in the phase of this step."""
-        dense = super().apply
+        phase, dense = phase_of(x), super().apply
+        if phase == DECODE:  # first of all: where a step has few rows, every call counts
+            return dense(layer, x, bias)
         return run_rows(
-            phase_of(x),
-            lambda rows: self._prefill(layer, rows, bias),
-            lambda rows: dense(layer, rows, bias),
-            x,
+            phase, lambda rows: self._prefill(layer, rows, bias), lambda rows: dense(layer, rows, bias), x
         )
 
     def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
