@@ -68,18 +68,22 @@ def test_unknown_kinds_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mode, ubatching, match",
+    "mode, ubatching, shares, match",
     [
-        (CUDAGraphMode.FULL, False, "cudagraph_mode: FULL is not allowed"),
-        (CUDAGraphMode.FULL_AND_PIECEWISE, True, "enable_dbo: True is not allowed"),
+        (CUDAGraphMode.FULL, False, False, "cudagraph_mode: FULL is not allowed"),
+        (CUDAGraphMode.FULL_AND_PIECEWISE, True, False, "enable_dbo: True is not allowed"),
+        (CUDAGraphMode.NONE, False, True, "kv_sharing_fast_prefill: True is not allowed"),
     ],
 )
-def test_settings_of_gpus_are_refused(mode, ubatching, match):
+def test_settings_of_gpus_are_refused(mode, ubatching, shares, match):
     """vLLM turns them off on a CPU."""
-    compilation = SimpleNamespace(cudagraph_mode=mode)
-    parallel = SimpleNamespace(use_ubatching=ubatching)
+    config = SimpleNamespace(
+        compilation_config=SimpleNamespace(cudagraph_mode=mode),
+        parallel_config=SimpleNamespace(use_ubatching=ubatching),
+        cache_config=SimpleNamespace(kv_sharing_fast_prefill=shares),
+    )
     with pytest.raises(ValueError, match=match):
-        check_engine(SimpleNamespace(compilation_config=compilation, parallel_config=parallel))
+        check_engine(config)
 
 
 def test_other_model_runners_are_refused(monkeypatch):

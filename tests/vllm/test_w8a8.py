@@ -51,21 +51,26 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options, layers",
+    "options, layers, dtype",
     [
-        ({"pattern": "2:4"}, 12),
-        ({"pattern": "8:16", "direction": "outstanding", "alpha": 0.1}, 12),
-        ({"pattern": "12:16w", "direction": "none", "rescale": "none"}, 12),
-        ({"pattern": "2:4", "unquantized": {"down_proj": "all"} | {f"{p}_proj": (1,) for p in "qkv"}}, 8),
+        ({"pattern": "2:4"}, 12, "float32"),
+        ({"pattern": "2:4"}, 12, "bfloat16"),
+        ({"pattern": "8:16", "direction": "outstanding", "alpha": 0.1}, 12, "float32"),
+        ({"pattern": "12:16w", "direction": "none", "rescale": "none"}, 12, "float32"),
+        (
+            {"pattern": "2:4", "unquantized": {"down_proj": "all"} | {f"{p}_proj": (1,) for p in "qkv"}},
+            8,
+            "float32",
+        ),
     ],
-    ids=["smoothquant", "outstanding", "none", "partly"],
+    ids=["smoothquant", "bf16", "outstanding", "none", "partly"],
 )
-def test_folders_of_quantize(tmp_path, calls, options, layers):
+def test_folders_of_quantize(tmp_path, calls, options, layers, dtype):
     config = OutstandingSparseConfig(**options)
     folder = save_quantized(save_dense(tmp_path / "dense"), tmp_path / "w8a8", config)
     model = load(folder)
     prompts = random_prompts(LENGTHS)
-    with engine(folder, max_num_batched_tokens=64) as llm:
+    with engine(folder, max_num_batched_tokens=64, dtype=dtype) as llm:
         greedy(llm, prompts)
     assert len({name for name, *_ in calls}) == layers
     kinds = {phase if isinstance(phase, str) else "mixed" for _, _, phase, _ in calls}

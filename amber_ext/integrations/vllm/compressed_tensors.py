@@ -20,10 +20,8 @@ from amber_ext.integrations.vllm.parts import (
     Part,
     Projection,
     check_shards,
-    keep_scale,
     part_scale,
     parts_of,
-    scale_of,
 )
 from amber_ext.integrations.vllm.products import products_w8a8
 from amber_ext.integrations.vllm.step import phase_of
@@ -75,11 +73,13 @@ class PrunedCompressedMethod(LinearMethodBase):
         """Scores from the dequantised weight; then vLLM packs the weight as it likes."""
         self.weight = layer.weight.data.clone()
         self.weight_scale = layer.weight_scale.data.float().flatten().clone()
+        self.scales = []
         for part in self.parts:
+            rows, scale = slice(part.begin, part.end), None
             if part.projection.pattern is not None:
-                rows = slice(part.begin, part.end)
                 dequantised = self.weight[rows].float() * self.weight_scale[rows, None]
-                keep_scale(layer, part, part_scale(layer, part, dequantised))
+                scale = part_scale(layer, part, dequantised)
+            self.scales.append(scale)
         self.inner.process_weights_after_loading(layer)
 
     def apply(
@@ -98,9 +98,8 @@ class PrunedCompressedMethod(LinearMethodBase):
         )
 
     def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        scales = [scale_of(layer, part) for part in self.parts]
         nothing = [None] * len(self.parts)
-        return products_w8a8(x, self.weight, self.weight_scale, bias, self.parts, scales, smooth=nothing)
+        return products_w8a8(x, self.weight, self.weight_scale, bias, self.parts, self.scales, smooth=nothing)
 
 
 def check_scheme(scheme: object, name: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from vllm.compilation import backends
+from vllm.compilation.breakable_cudagraph import is_breakable_cudagraph_enabled
 from vllm.config import CUDAGraphMode, VllmConfig, get_current_vllm_config
 from vllm.distributed import get_tensor_model_parallel_world_size
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
@@ -23,6 +25,16 @@ from amber_ext.integrations.vllm.runners import follow_runner
 from amber_ext.layers.sites import decide_projection, layer_number
 from amber_ext.methods.checkpoint import QUANT_METHOD
 
+# What vLLM calls models that make drafts, while it builds them.
+_DRAFTS = (
+    "draft_model",
+    "eagle_head",
+    "dflash_head",
+    "dspark_head",
+    "medusa_head",
+    "lilicorr_head",
+    "extract_hidden_states",
+)
 # What transformers' configurations call the number of experts.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 # The projections of experts; what else they are called is not a target of any configuration that prunes them.
@@ -50,6 +62,7 @@ class AmberVllmConfig(QuantizationConfig):
     ) -> None:
         super().__init__()
         self.config, self.layers, self.inner = config or AmberConfig(), layers, inner
+        self.kv_cache_scheme = getattr(inner, "kv_cache_scheme", None)  # vLLM's attention asks for it
 
     @classmethod
     def get_name(cls) -> str:
@@ -129,6 +142,8 @@ class AmberVllmConfig(QuantizationConfig):
         fields = self._fields(layer, prefix)
         config = get_current_vllm_config()
         method = own or UnquantizedLinearMethod()
+        if backends.model_tag in _DRAFTS and self.layers is None:
+            return method  # what a draft model computes is verified by the model itself
         if any(part["kind"] == "quantized" for part in fields):
             check_quantized(fields, prefix)
             method = QuantizedLinearMethod(fields, prefix, config)
@@ -179,6 +194,14 @@ def check_engine(config: VllmConfig) -> None:
         raise ValueError(
             f"cudagraph_mode: {mode} is not allowed with amber_ext: a graph of a mixed batch would freeze its phases; "
             "allowed: NONE, PIECEWISE, FULL_DECODE_ONLY, FULL_AND_PIECEWISE"
+        )
+    if mode and is_breakable_cudagraph_enabled():
+        raise ValueError(
+            "VLLM_USE_BREAKABLE_CUDAGRAPH: 1 is not allowed with amber_ext: its graphs would freeze the phases of pruned layers"
+        )
+    if config.cache_config.kv_sharing_fast_prefill:
+        raise ValueError(
+            "kv_sharing_fast_prefill: True is not allowed with amber_ext, which needs a step's batch in one piece"
         )
     if config.parallel_config.use_ubatching:
         raise ValueError(

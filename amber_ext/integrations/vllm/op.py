@@ -13,26 +13,31 @@ NAME = "amber_vllm::pruned_linear"
 _library = Library("amber_vllm", "FRAGMENT")
 
 
-def pruned_linear(
-    x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, out_features: int
-) -> torch.Tensor:
-    """x ``[rows, K]`` to ``[rows, N]``: the layer of this name in the running model."""
+def pruned_linear(x: torch.Tensor, bias: torch.Tensor | None, output: torch.Tensor, layer_name: str) -> None:
+    """x ``[rows, K]`` to output ``[rows, N]``: the layer of this name in the running model.
+
+    The output is the caller's: where vLLM captures what follows in a graph, that reads it from where it lay then.
+    """
     layer = get_forward_context().no_compile_layers[layer_name]
-    return layer.quant_method.run(layer, x, bias)
+    output.copy_(layer.quant_method.run(layer, x, bias))
 
 
-def _fake(x: torch.Tensor, bias: torch.Tensor | None, layer_name: str, out_features: int) -> torch.Tensor:
-    return x.new_empty(*x.shape[:-1], out_features)
+def _fake(x: torch.Tensor, bias: torch.Tensor | None, output: torch.Tensor, layer_name: str) -> None:
+    return None
 
 
-direct_register_custom_op("pruned_linear", pruned_linear, fake_impl=_fake, target_lib=_library)
+direct_register_custom_op(
+    "pruned_linear", pruned_linear, mutates_args=["output"], fake_impl=_fake, target_lib=_library
+)
 
 
 def call(layer: torch.nn.Module, layer_name: str, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Runs a layer's method: in compiled code as one op, elsewhere without it."""
     if not torch.compiler.is_compiling():
         return layer.quant_method.run(layer, x, bias)
-    return torch.ops.amber_vllm.pruned_linear(x, bias, layer_name, sum(layer.output_partition_sizes))
+    output = x.new_empty(*x.shape[:-1], sum(layer.output_partition_sizes))
+    torch.ops.amber_vllm.pruned_linear(x, bias, output, layer_name)
+    return output
 
 
 def add_layer(config: VllmConfig, layer_name: str, layer: torch.nn.Module) -> None:

@@ -80,7 +80,13 @@ def parts_of(projections: Sequence[Projection], widths: Sequence[int]) -> list[P
 
 
 def check_shards(layer: torch.nn.Module, projections: Sequence[Projection]) -> None:
-    """Raises ValueError when slices of a token cannot be pruned as the whole token would be."""
+    """Raises ValueError when a split layer cannot be pruned as the whole one would be."""
+    repeats = isinstance(layer, QKVParallelLinear) and layer.num_kv_head_replicas > 1
+    if repeats and len(projections) == 1 and projections[0].pattern is not None:
+        raise ValueError(
+            f"tensor_parallel_size: {layer.tp_size} is not allowed with pruned {projections[0].name}: several processes have "
+            "the same key and value heads, whose rows would count more than once in its scores"
+        )
     if not is_split_by_columns(layer):
         return
     width = layer.input_size_per_partition
@@ -124,25 +130,6 @@ def _whole(layer: torch.nn.Module, part: Part, rows: torch.Tensor) -> torch.Tens
         return tensor_model_parallel_all_gather(rows.contiguous(), dim=1)
     whole = tensor_model_parallel_all_gather(rows.contiguous(), dim=0)
     if isinstance(layer, QKVParallelLinear) and part.index > 0 and layer.num_kv_head_replicas > 1:
-        # Several processes have the same key and value heads.
+        # Several processes have the same key and value heads. (`check_shards` refuses that where q is in one with them.)
         whole = torch.cat(whole.split(len(rows))[:: layer.num_kv_head_replicas])
     return whole
-
-
-def keep_scale(layer: torch.nn.Module, part: Part, scale: torch.Tensor | None) -> None:
-    """In the memory that it had before, where there was one: CUDA graphs and compiled code read it there."""
-    name = _buffer(part)
-    before = layer._buffers.get(name)
-    if before is not None and scale is not None:
-        before.copy_(scale)
-    else:
-        layer.register_buffer(name, scale, persistent=False)
-
-
-def scale_of(layer: torch.nn.Module, part: Part) -> torch.Tensor | None:
-    """What `keep_scale` kept; None of a dense part."""
-    return layer._buffers.get(_buffer(part))
-
-
-def _buffer(part: Part) -> str:
-    return f"amber_scale_{part.index}"

@@ -16,10 +16,8 @@ from amber_ext.integrations.vllm.parts import (
     Part,
     Projection,
     check_shards,
-    keep_scale,
     part_scale,
     parts_of,
-    scale_of,
 )
 from amber_ext.integrations.vllm.products import products
 from amber_ext.integrations.vllm.step import phase_of
@@ -64,10 +62,12 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         """Scores, and copies of columns where a sparse GEMM reads them; anew when vLLM loads weights again."""
         weight = layer.weight.data
-        for part in self.parts:
-            if part.projection.pattern is not None:
-                keep_scale(layer, part, part_scale(layer, part, weight[part.begin : part.end]))
-        self.weights = [_widened(weight[part.begin : part.end], part.projection) for part in self.parts]
+        rows = [weight[part.begin : part.end] for part in self.parts]
+        self.scales = [
+            None if part.projection.pattern is None else part_scale(layer, part, own)
+            for part, own in zip(self.parts, rows, strict=True)
+        ]
+        self.kept = [_kept(own, part.projection) for part, own in zip(self.parts, rows, strict=True)]
         super().process_weights_after_loading(layer)
 
     def apply(
@@ -86,14 +86,17 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
         )
 
     def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        scales = [scale_of(layer, part) for part in self.parts]
-        return products(x, self.weights, bias, self.parts, scales)
+        weights = [
+            layer.weight[part.begin : part.end] if kept is None else kept
+            for part, kept in zip(self.parts, self.kept, strict=True)
+        ]
+        return products(x, weights, bias, self.parts, self.scales)
 
 
-def _widened(rows: torch.Tensor, wanted: Projection) -> torch.Tensor:
-    """With copies of columns where a sparse GEMM reads them."""
-    if wanted.pattern is None:
-        return rows
-    how = (wanted.pattern, wanted.rescale, wanted.backend, wanted.allow_unpruned)
-    copies = wants_copies(*plan_key(rows.dtype, rows.shape[1], rows, True, *how))
-    return widen_weight(rows, wanted.pattern) if copies else rows
+def _kept(rows: torch.Tensor, wanted: Projection) -> torch.Tensor | None:
+    """What prefill reads in the place of the layer's own weight: copies of columns with it, or, on a CPU, it unpacked."""
+    if wanted.pattern is not None:
+        how = (wanted.pattern, wanted.rescale, wanted.backend, wanted.allow_unpruned)
+        if wants_copies(*plan_key(rows.dtype, rows.shape[1], rows, True, *how)):
+            return widen_weight(rows, wanted.pattern)
+    return rows if rows.device.type == "cpu" else None

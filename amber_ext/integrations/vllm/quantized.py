@@ -91,11 +91,11 @@ class QuantizedLinearMethod(LinearMethodBase):
         layer.weight = _FlatWeight(
             in_features=input_size, data=weight, input_dim=1, output_dim=0, weight_loader=loader
         )
-        scale = torch.empty(rows)
+        scale = torch.empty(rows, dtype=torch.float32)  # vLLM's default here is the model's
         layer.weight_scale = ChannelQuantScaleParameter(data=scale, output_dim=0, weight_loader=loader)
         for factor in ("smooth", "channel_scale"):
             if any(fields[factor] for fields in self.fields):
-                data = torch.ones(parts, input_size_per_partition)
+                data = torch.ones(parts, input_size_per_partition, dtype=torch.float32)
                 setattr(layer, factor, _FactorOfPart(data=data, weight_loader=loader))
         self.parts = parts_of([Projection.of(fields) for fields in self.fields], output_partition_sizes)
         op.add_layer(self.config, self.name, layer)

@@ -51,17 +51,18 @@ def phase_of(x: torch.Tensor) -> Rows | str:
         RuntimeError: the rows of x cannot be told apart, since vLLM works in a way that amber_ext does not know.
     """
     phase = _step.phase
-    if phase is None:
-        # Image and speech encoders run before the step, and what they encode is prompt.
-        if is_forward_context_available() and get_forward_context().attn_metadata:
-            raise RuntimeError(
-                "vllm: a batch runs whose requests amber_ext does not know, so that prefill and decode cannot be told "
-                "apart; allowed are vLLM's own model runners, for GPU and CPU"
-            )
-        return PREFILL
+    context = get_forward_context() if is_forward_context_available() else None
+    has_requests = context is not None and context.attn_metadata
+    if phase is None and has_requests:
+        raise RuntimeError(
+            "vllm: a batch runs whose requests amber_ext does not know, so that prefill and decode cannot be told apart; "
+            "allowed are vLLM's own model runners, for GPU and CPU"
+        )
+    if phase is None or (isinstance(phase, Rows) and not has_requests):
+        return PREFILL  # image and speech encoders run on their own, and what they encode is prompt
     if phase == NO_REQUESTS:
-        # A graph that is captured serves decode (`config`); memory is measured with the more expensive phase.
-        captured = get_forward_context().cudagraph_runtime_mode != CUDAGraphMode.NONE
+        # A piece of a graph that is captured has none of our layers; memory is measured with the more expensive phase.
+        captured = context is not None and context.cudagraph_runtime_mode != CUDAGraphMode.NONE
         return DECODE if captured else PREFILL
     if isinstance(phase, Rows) and len(x) != phase.count:
         raise RuntimeError(
