@@ -1,4 +1,4 @@
-"""What engines do with requests: preemption, cancelling, adapters."""
+"""What engines do with requests: preemption, cancelling, adapters, loading weights again."""
 
 import pytest
 import torch
@@ -70,3 +70,19 @@ def test_adapters(served, tmp_path):
     with engine(folder, enable_lora=True, max_lora_rank=8, max_num_batched_tokens=64) as llm:
         assert greedy(llm, prompts, lora_request=LoRARequest("tuned", 1, str(tmp_path))) == expected
         assert greedy(llm, prompts) == transformers_greedy(load(folder), prompts)
+
+
+def test_weights_that_are_loaded_again(tmp_path):
+    """Scores are those of the new weights."""
+    folder = save_pruned(save_dense(tmp_path / "dense"), tmp_path / "pruned", AmberConfig(pattern="8:16"))
+    prompts = random_prompts(LENGTHS)
+    with engine(folder) as llm:
+        before = greedy(llm, prompts)
+        model = load(folder)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + 0.3 * torch.randn_like(parameter))
+        model.save_pretrained(folder)
+        llm.collective_rpc("reload_weights")
+        after = greedy(llm, prompts)
+    assert after == transformers_greedy(load(folder), prompts) != before

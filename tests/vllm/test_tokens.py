@@ -7,7 +7,7 @@ from engine import engine, greedy, random_prompts, transformers_greedy
 from models import load, save_dense, save_pruned
 
 from amber_ext import AmberConfig
-from amber_ext.integrations.vllm import pruned
+from amber_ext.integrations.vllm import products
 
 LENGTHS = (5, 33, 100, 1, 257, 16, 700, 64)
 SLOW = pytest.mark.slow
@@ -29,13 +29,13 @@ def served(request, tmp_path_factory):
 def rows(monkeypatch):
     """How many rows each call of `linear` got: those that are pruned."""
     counted = []
-    original = pruned.linear
+    original = products.linear
 
     def linear(x, *args, **kwargs):
         counted.append(len(x))
         return original(x, *args, **kwargs)
 
-    monkeypatch.setattr(pruned, "linear", linear)
+    monkeypatch.setattr(products, "linear", linear)
     return counted
 
 
