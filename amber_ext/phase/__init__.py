@@ -17,7 +17,7 @@ is set from outside the layers. The first of these that knows it decides:
 """
 
 from amber_ext.phase.context import DECODE, MIXED, PREFILL, current_phase, decode, prefill
-from amber_ext.phase.decisions import CACHED_PROMPTS, prompt_requests
+from amber_ext.phase.decisions import CACHED_PROMPTS
 from amber_ext.phase.hooks import install_phase_hooks, remove_phase_hooks
 from amber_ext.phase.rows import Rows, by_phase, rows_of_requests, run_rows
 
@@ -32,7 +32,6 @@ __all__ = [
     "decode",
     "install_phase_hooks",
     "prefill",
-    "prompt_requests",
     "remove_phase_hooks",
     "rows_of_requests",
     "run_rows",

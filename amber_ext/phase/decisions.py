@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 
 from amber_ext.phase.context import DECODE, PREFILL
-from amber_ext.phase.rows import Rows, packed_rows
 
 # What several tokens are that come behind a cache that holds some: the rest of a prompt, or sampled ones.
 CACHED_PROMPTS = ("sparse", "dense")
@@ -65,47 +64,3 @@ def counts_in_tensor(cache: object) -> bool:
     if not hasattr(cache, "get_seq_length") or all(getattr(cache, "is_linear", ())):
         return False
     return isinstance(cache.get_seq_length(), torch.Tensor)
-
-
-def prompt_requests(
-    query_lengths: torch.Tensor, total_lengths: torch.Tensor, cached_prompts: str = "sparse"
-) -> torch.Tensor:
-    """Which requests of a packed batch process prompt tokens.
-
-    Those with nothing in the cache, and those with several tokens now: nothing sampled comes in more than one token,
-    unless the engine verifies drafts, where ``cached_prompts`` must be ``"dense"``. The very last chunk of a prompt
-    counts as decode when it is a single token.
-
-    Args:
-        query_lengths: tokens of each request in this call, integers ``[R]``.
-        total_lengths: the same and what its cache holds, integers ``[R]``.
-
-    Returns:
-        bool ``[R]``.
-    """
-    first = query_lengths == total_lengths
-    return first | (query_lengths > 1) if cached_prompts == "sparse" else first
-
-
-def phase_of_packed_call(tokens: torch.Tensor, arguments: Mapping[str, object]) -> Rows | str:
-    """The phases of one call of transformers' continuous batching, whose paged cache knows no lengths.
-
-    Dense in compiled code and CUDA graphs, which would repeat the first batch's rows for all later ones.
-
-    Args:
-        tokens: ``[1, T]``, the requests' one after the other.
-        arguments: of the model: the boundaries of the requests.
-    """
-    starts, totals = arguments.get("cu_seq_lens_q"), arguments.get("cu_seq_lens_k")
-    if isinstance(totals, Mapping):
-        # A sliding window forgets, so that only full attention knows what a request has in the cache.
-        totals = totals.get("full_attention", next(iter(totals.values()), None))
-    if starts is None or totals is None or torch.compiler.is_compiling():
-        return DECODE
-    if starts.is_cuda and torch.cuda.is_current_stream_capturing():
-        return DECODE
-    lengths, totals = starts.diff(), totals.diff()
-    is_prompt = prompt_requests(lengths, totals).tolist()
-    if not any(is_prompt):
-        return DECODE
-    return packed_rows(lengths.tolist(), is_prompt, tokens.shape[1], tokens.device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
 from amber_ext.phase.context import PREFILL, thread_state
-from amber_ext.phase.decisions import phase_of_call, phase_of_packed_call
+from amber_ext.phase.continuous import TrackedBatching, phase_of_packed_call
+from amber_ext.phase.decisions import phase_of_call
 from amber_ext.phase.generation import CACHE_ARGUMENTS, TrackedGenerate
 from amber_ext.phase.rows import Rows
 
@@ -28,12 +31,24 @@ class Installation:
     Attributes:
         cached_prompts: one of `CACHED_PROMPTS`.
         handles: of the hooks.
-        generators: modules whose ``generate`` is tracked, and what stood in its place on the instance, or None.
+        replaced: modules, their methods that are tracked, and what stood in its place on the instance, or None.
+        manager: of the continuous batching that runs or ran last.
     """
 
     cached_prompts: str
     handles: list[object] = field(default_factory=list)
-    generators: list[tuple[torch.nn.Module, object | None]] = field(default_factory=list)
+    replaced: list[tuple[torch.nn.Module, str, object | None]] = field(default_factory=list)
+    manager: weakref.ref | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "manager": None}  # a copy of the model has no batching that runs
+
+    def track(self, module: torch.nn.Module, name: str, tracked: Callable[..., object]) -> None:
+        """Puts ``tracked(method, self)`` into the place of a method of this module, where it has one."""
+        method = getattr(module, name, None)
+        if method is not None:
+            self.replaced.append((module, name, module.__dict__.get(name)))
+            setattr(module, name, tracked(method, self))
 
 
 class ModelCall:
@@ -91,7 +106,7 @@ class PhaseHook:
             tokens = None
         cache = self._first(CACHE_ARGUMENTS, args, kwargs)
         if kwargs.get("cu_seq_lens_q") is not None and not hasattr(cache, "get_seq_length"):
-            return phase_of_packed_call(tokens, kwargs)  # continuous batching
+            return phase_of_packed_call(tokens, kwargs, self.owner.manager)
         generation = thread_state().generation
         if generation is not None and generation.owner is self.owner:
             return generation.phase_of_call(cache, tokens)
@@ -133,8 +148,8 @@ def install_phase_hooks(model: torch.nn.Module, cached_prompts: str = "sparse") 
             module.register_forward_hook(hook.after, always_call=True),
         ]
     for module in generators:
-        owner.generators.append((module, module.__dict__.get("generate")))
-        module.generate = TrackedGenerate(module.generate, owner)
+        owner.track(module, "generate", TrackedGenerate)
+        owner.track(module, "init_continuous_batching", TrackedBatching)
     model.__dict__[_ATTRIBUTE] = owner
 
 
@@ -145,10 +160,10 @@ def remove_phase_hooks(model: torch.nn.Module) -> None:
         return
     for handle in owner.handles:
         handle.remove()
-    for module, before in owner.generators:
-        del module.generate
+    for module, name, before in owner.replaced:
+        delattr(module, name)
         if before is not None:
-            module.generate = before
+            setattr(module, name, before)
 
 
 def _is_transformers_model(module: torch.nn.Module) -> bool:

@@ -30,20 +30,6 @@ def leading_rows(tokens: torch.Tensor, prompt_length: int) -> Rows:
     return Rows(rows[:, :prompt_length].flatten(), rows[:, prompt_length:].flatten(), batch * length)
 
 
-def packed_rows(lengths: list[int], is_prompt: list[bool], count: int, device: torch.device) -> Rows | str:
-    """Requests one after the other in one sequence of ``count`` rows; what follows them is padding.
-
-    Returns:
-        `PREFILL` when every row belongs to a prompt.
-    """
-    prompt = [flag for length, flag in zip(lengths, is_prompt, strict=True) for _ in range(length)]
-    prompt += [False] * (count - len(prompt))
-    if all(prompt):
-        return PREFILL
-    mask = torch.tensor(prompt)
-    return Rows(mask.nonzero()[:, 0].to(device), (~mask).nonzero()[:, 0].to(device), count)
-
-
 def rows_of_requests(
     computed: torch.Tensor,
     scheduled: torch.Tensor,

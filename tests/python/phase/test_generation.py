@@ -152,6 +152,19 @@ def test_continuous_batching_prunes_the_rows_of_prompts(pruned, calls):
     assert [call for call in seen[2:] if call[0] != "dense"] == []
 
 
+def test_continuous_batching_knows_a_last_chunk_of_one_token(pruned, calls):
+    from transformers import ContinuousBatchingConfig, GenerationConfig
+
+    pruned.generate_batch(
+        inputs=[[4, 5, 6, 7, 8, 9, 10, 11, 12]],
+        generation_config=GenerationConfig(
+            max_new_tokens=3, do_sample=False, eos_token_id=-1, pad_token_id=0
+        ),
+        continuous_batching_config=ContinuousBatchingConfig(num_blocks=8, max_batch_tokens=8),
+    )
+    assert steps(calls) == [("sparse", 8), ("sparse", 1), ("dense", 1), ("dense", 1)]
+
+
 def test_other_stopping_criteria_are_kept(pruned, calls):
     def after_two(input_ids, scores, **options):
         return torch.full((len(input_ids),), input_ids.shape[1] >= 12)

@@ -10,7 +10,7 @@ from helpers import PROMPT, steps
 
 import amber_ext
 from amber_ext import AmberConfig, decode, prefill, sparsify_
-from amber_ext.phase import current_phase, prompt_requests
+from amber_ext.phase import current_phase, rows_of_requests
 
 
 def cached(model, ids):
@@ -155,9 +155,14 @@ def test_ends_in_any_order_leave_nothing_behind():
 
 
 def test_requests_of_a_packed_batch():
-    now, total = torch.tensor([5, 1, 3, 1]), torch.tensor([5, 1, 9, 7])
-    assert prompt_requests(now, total).tolist() == [True, True, True, False]
-    assert prompt_requests(now, total, "dense").tolist() == [True, True, False, False]
+    """A prompt, a decode, a later chunk, the same of one token, and a preempted request beyond its prompt's end; padding."""
+    computed, scheduled = torch.tensor([0, 9, 4, 8, 2]), torch.tensor([2, 1, 2, 1, 3])
+    rows = rows_of_requests(computed, scheduled, torch.tensor([5, 9, 6, 9, 3]), 11, torch.device("cpu"))
+    indices = torch.arange(11)
+    assert indices[rows.prompt].tolist() == [0, 1, 3, 4, 5, 6]
+    assert indices[rows.sampled].tolist() == [2, 7, 8, 9, 10]
+    for prompts, phase in ((computed + scheduled, "prefill"), (computed, "decode")):
+        assert rows_of_requests(computed, scheduled, prompts, 11, torch.device("cpu")) == phase
 
 
 def test_prefill_of_a_pruned_model_differs_and_decode_does_not(tiny_llama):
