@@ -74,7 +74,9 @@ async def ask(address, folder, prompts):
         return await asyncio.gather(*(one(prompt) for prompt in prompts))
 
 
-def test_many_requests_at_once(tmp_path):
+@pytest.mark.parametrize("engines", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_many_requests_at_once(tmp_path, engines):
+    """With two engines: data parallelism."""
     folder = save_pruned(save_dense(tmp_path / "dense"), tmp_path / "pruned", AmberConfig(pattern="8:16"))
     lengths = random.Random(0).choices(range(1, 300), k=REQUESTS)
     prompts = random_prompts(lengths)
@@ -82,6 +84,7 @@ def test_many_requests_at_once(tmp_path):
     prompts[::10] = [prompts[0] + prompt for prompt in prompts[::10]]
     options = ["--dtype=float32", "--enforce-eager", "--max-model-len=1024", "--max-num-batched-tokens=256"]
     options += ["--kv-cache-memory-bytes=67108864", "--skip-tokenizer-init", "--max-num-seqs=16"]
+    options += [f"--data-parallel-size={engines}"]
     with server(folder, tmp_path / "log", *options) as address:
         answers = asyncio.run(ask(address, folder, prompts))
     assert answers == transformers_greedy(load(folder), prompts, COUNT)
