@@ -64,6 +64,7 @@ def measure(folder: Path, package: Path) -> dict[str, float]:
 
 def main(before: Path | None = None, rounds: int = ROUNDS) -> None:
     """``--before`` is a checkout of the plugin as it was, built."""
+    environment.describe()  # what it lacks shows now, not when all is measured
     packages = {"after": environment.ROOT} | ({} if before is None else {"before": before.resolve()})
     ratios: dict[tuple[str, str, str], list[float]] = {}
     dense: dict[str, list[float]] = {"prefill": [], "decode": []}
