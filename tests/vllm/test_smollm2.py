@@ -42,4 +42,4 @@ def test_smollm2(tmp_path, pattern):
         assert greedy(llm, prompts, COUNT) == answers
     model = load(folder)
     gaps = torch.stack([behind_the_best(model, *pair) for pair in zip(prompts, answers, strict=True)])
-    assert (gaps == 0).float().mean() > 0.95, gaps
+    assert (gaps == 0).float().mean() > 0.9, gaps
