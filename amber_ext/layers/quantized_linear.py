@@ -100,12 +100,7 @@ class QuantizedLinear(WeightCopies):
         if factor is not None:
             weight = weight / factor
         smooth = None if folded else factor
-        scale = None
-        if pattern.n < pattern.m:
-            scale = selection_scale(weight, score)
-            if smooth is not None:
-                # The score is |x · f| · c; |x| · (f · c) needs one factor less.
-                scale = smooth if scale is None else smooth * scale
+        scale = _scale(weight, score, smooth) if pattern.n < pattern.m else None
         values, weight_scale = quantize_weight(weight, dtype)
         how = (pattern, rescale, backend, allow_unpruned)
         layer = cls._of(values, weight_scale, linear.bias, smooth, scale, *how)
@@ -140,9 +135,7 @@ class QuantizedLinear(WeightCopies):
         pattern = Pattern(pattern)
         scale = None
         if pattern.n < pattern.m:
-            scale = selection_scale(weight.float() * weight_scale[:, None], score)
-            if smooth is not None:
-                scale = smooth if scale is None else smooth * scale
+            scale = _scale(weight.float() * weight_scale[:, None], score, smooth)
         how = (pattern, rescale, backend, allow_unpruned)
         return cls._of(weight, weight_scale, bias, smooth, scale, *how).eval()
 
@@ -237,3 +230,12 @@ class QuantizedLinear(WeightCopies):
                 self._buffers[name] = buffer.to(self._buffers[name].device)
         self.keep_copies()
         return self
+
+
+def _scale(weight: torch.Tensor, score: str, smooth: torch.Tensor | None) -> torch.Tensor | None:
+    """The channel scale of a weight, with the factor that is applied on the fly in it."""
+    scale = selection_scale(weight, score)
+    if smooth is None:
+        return scale
+    # The score is |x · f| · c; |x| · (f · c) needs one factor less.
+    return smooth if scale is None else smooth * scale

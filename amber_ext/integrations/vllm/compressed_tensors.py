@@ -24,12 +24,10 @@ from amber_ext.integrations.vllm.parts import (
     parts_of,
 )
 from amber_ext.integrations.vllm.products import products_w8a8
-from amber_ext.integrations.vllm.step import phase_of
-from amber_ext.phase import run_rows
 
 
 @register_weight_loader_v2_supported_method
-class PrunedCompressedMethod(LinearMethodBase):
+class PrunedCompressedMethod(op.ByPhase, LinearMethodBase):
     """Runs one layer: vLLM's own in decode, `linear_w8a8` on the same 8-bit weight, part by part, in prefill.
 
     Args:
@@ -82,22 +80,12 @@ class PrunedCompressedMethod(LinearMethodBase):
             self.scales.append(scale)
         self.inner.process_weights_after_loading(layer)
 
-    def apply(
-        self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """x ``[rows, K]`` to ``[rows, N]``."""
-        return op.call(layer, self.name, x, bias)
+    def decode(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """vLLM's own."""
+        return self.inner.apply(layer, x, bias)
 
-    def run(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """As `apply`, in the phase of this step."""
-        return run_rows(
-            phase_of(x),
-            lambda rows: self._prefill(layer, rows, bias),
-            lambda rows: self.inner.apply(layer, rows, bias),
-            x,
-        )
-
-    def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Part by part."""
         nothing = [None] * len(self.parts)
         return products_w8a8(x, self.weight, self.weight_scale, bias, self.parts, self.scales, smooth=nothing)
 

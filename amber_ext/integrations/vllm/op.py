@@ -8,6 +8,9 @@ from vllm.config import VllmConfig
 from vllm.forward_context import get_forward_context
 from vllm.utils.torch_utils import direct_register_custom_op
 
+from amber_ext.integrations.vllm.step import phase_of
+from amber_ext.phase import run_rows
+
 NAME = "amber_vllm::pruned_linear"
 
 _library = Library("amber_vllm", "FRAGMENT")
@@ -38,6 +41,31 @@ def call(layer: torch.nn.Module, layer_name: str, x: torch.Tensor, bias: torch.T
     output = x.new_empty(*x.shape[:-1], sum(layer.output_partition_sizes))
     torch.ops.amber_vllm.pruned_linear(x, bias, output, layer_name)
     return output
+
+
+class ByPhase:
+    """A mixin for methods of vLLM's linear layers: pruned rows by ``prefill``, the others by ``decode``.
+
+    Attributes:
+        name: of the layer.
+    """
+
+    name: str
+
+    def apply(
+        self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x ``[rows, K]`` to ``[rows, N]``."""
+        return call(layer, self.name, x, bias)
+
+    def run(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """As `apply`, in the phase of this step."""
+        return run_rows(
+            phase_of(x),
+            lambda rows: self.prefill(layer, rows, bias),
+            lambda rows: self.decode(layer, rows, bias),
+            x,
+        )
 
 
 def add_layer(config: VllmConfig, layer_name: str, layer: torch.nn.Module) -> None:

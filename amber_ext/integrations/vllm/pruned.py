@@ -20,14 +20,12 @@ from amber_ext.integrations.vllm.parts import (
     parts_of,
 )
 from amber_ext.integrations.vllm.products import products
-from amber_ext.integrations.vllm.step import phase_of
 from amber_ext.ops.choice.products import plan_key, wants_copies
 from amber_ext.ops.pattern import widen_weight
-from amber_ext.phase import DECODE, run_rows
 
 
 @register_weight_loader_v2_supported_method
-class PrunedLinearMethod(UnquantizedLinearMethod):
+class PrunedLinearMethod(op.ByPhase, UnquantizedLinearMethod):
     """Runs one, possibly merged, linear layer: vLLM's own in decode, part by part in prefill.
 
     On a CPU vLLM packs a layer's weight for its products; prefill keeps it unpacked beside that.
@@ -70,22 +68,12 @@ class PrunedLinearMethod(UnquantizedLinearMethod):
         self.kept = [_kept(own, part.projection) for part, own in zip(self.parts, rows, strict=True)]
         super().process_weights_after_loading(layer)
 
-    def apply(
-        self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """x ``[rows, K]`` to ``[rows, N]``."""
-        return op.call(layer, self.name, x, bias)
+    def decode(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """vLLM's own."""
+        return UnquantizedLinearMethod.apply(self, layer, x, bias)
 
-    def run(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """As `apply`, in the phase of this step."""
-        phase, dense = phase_of(x), super().apply
-        if phase == DECODE:  # first of all: where a step has few rows, every call counts
-            return dense(layer, x, bias)
-        return run_rows(
-            phase, lambda rows: self._prefill(layer, rows, bias), lambda rows: dense(layer, rows, bias), x
-        )
-
-    def _prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Part by part."""
         weights = [
             layer.weight[part.begin : part.end] if kept is None else kept
             for part, kept in zip(self.parts, self.kept, strict=True)

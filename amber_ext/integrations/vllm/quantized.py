@@ -16,10 +16,8 @@ from vllm.model_executor.parameter import (
 from amber_ext.integrations.vllm import op
 from amber_ext.integrations.vllm.parts import Part, Projection, parts_of
 from amber_ext.integrations.vllm.products import products_w8a8
-from amber_ext.integrations.vllm.step import phase_of
 from amber_ext.ops.functional import linear_w8a8
 from amber_ext.ops.reference import QUANTIZED_DTYPES
-from amber_ext.phase import run_rows
 
 
 class _FlatWeight(ModelWeightParameter):
@@ -60,7 +58,7 @@ class _FactorOfPart(BasevLLMParameter):
 
 
 @register_weight_loader_v2_supported_method
-class QuantizedLinearMethod(LinearMethodBase):
+class QuantizedLinearMethod(op.ByPhase, LinearMethodBase):
     """Runs a layer of a folder that `quantize_` made: what `QuantizedLinear` does, part by part.
 
     Args:
@@ -100,22 +98,12 @@ class QuantizedLinearMethod(LinearMethodBase):
         self.parts = parts_of([Projection.of(fields) for fields in self.fields], output_partition_sizes)
         op.add_layer(self.config, self.name, layer)
 
-    def apply(
-        self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """x ``[rows, K]`` to ``[rows, N]``."""
-        return op.call(layer, self.name, x, bias)
+    def prefill(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Part by part."""
+        return self._by_part(layer, x, bias, dense=False)
 
-    def run(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        """As `apply`, in the phase of this step."""
-        return run_rows(
-            phase_of(x),
-            lambda rows: self._by_part(layer, rows, bias, dense=False),
-            lambda rows: self._decode(layer, rows, bias),
-            x,
-        )
-
-    def _decode(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    def decode(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """All parts at once, where none has factors of its own."""
         if hasattr(layer, "smooth"):
             return self._by_part(layer, x, bias, dense=True)
         return linear_w8a8(x, layer.weight.data, layer.weight_scale.data, bias)
