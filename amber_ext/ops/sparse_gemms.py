@@ -24,6 +24,10 @@ OPERANDS = {
 MASKED_DENSE = "masked_dense"
 DENSE = "dense"
 
+# How a sparse GEMM may walk the tiles of Y, written behind its name: along M or N, in strips of up to so many tiles. Without
+# it, CUTLASS chooses the order by the shape. Those for SM80 walk them in one way alone.
+WALKS = tuple(f"@{order}{swizzle}" for order in "MN" for swizzle in (1, 4, 8))
+
 # CUTLASS takes problem sizes as int.
 LARGEST_SIZE = 2**31 - 1
 
@@ -114,6 +118,16 @@ if library.LOAD_ERROR is None:
         SparseGemm(**{**fields, "tile": tuple(fields["tile"])})
         for fields in json.loads(torch.ops.amber.sparse_gemm_kernels())
     )
+
+
+def walks_of(gemm: SparseGemm) -> tuple[str, ...]:
+    """The names under which this sparse GEMM runs with a walk that is not CUTLASS' choice."""
+    return tuple(gemm.name + walk for walk in WALKS) if gemm.arch >= 90 else ()
+
+
+def without_walk(kernel: str) -> str:
+    """The name of a sparse GEMM, with or without a walk behind it."""
+    return kernel.partition("@")[0]
 
 
 def are_aligned(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:

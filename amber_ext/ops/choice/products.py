@@ -21,6 +21,7 @@ from amber_ext.ops.sparse_gemms import (
     are_aligned,
     refusal,
     refusal_of_all,
+    without_walk,
 )
 
 
@@ -133,7 +134,7 @@ def decide(problem: Problem, plan: Plan, tokens: int) -> Decision:
         return Decision(backend, plan.reason, kernel)
     times = Times.of(problem)
     for gemm in times.gemms:
-        if gemm.name == kernel and (refused := refusal(gemm, problem, tokens)) is not None:
+        if gemm.name == without_walk(kernel) and (refused := refusal(gemm, problem, tokens)) is not None:
             raise RuntimeError(refused)
     known, source = times.at(tokens)
     if kernel not in known:

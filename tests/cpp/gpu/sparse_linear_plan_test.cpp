@@ -94,6 +94,30 @@ TEST(SparseLinearPlan, TheBuildsDefaultOrARefusal) {
   }
 }
 
+TEST(SparseLinearPlan, AWalkBehindTheNameReachesTheGemm) {
+  for (const SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
+    const std::string name = kernel->name;
+    auto plan = [&](const std::string& walk) {
+      return cuda::plan_sparse_linear(name + walk, problem_for(*kernel), 132);
+    };
+    const auto plain = cuda::sparse_gemm_args(plan(""), {});
+    EXPECT_EQ(plain.raster_order, cuda::RasterOrder::kHeuristic);
+    EXPECT_EQ(plain.max_swizzle, 1);
+    if (kernel->arch == 80) {
+      EXPECT_EQ(plan("@M1").refusal, "kernel: '" + name + "@M1' is not allowed; behind '@' " + name + " takes nothing");
+      continue;
+    }
+    for (const char* wrong : {"@", "@M", "@K1", "@M3", "@M16", "@8M"}) {
+      EXPECT_EQ(plan(wrong).refusal,
+                "kernel: '" + name + wrong + "' is not allowed; behind '@' " + name + " takes M or N and 1, 2, 4 or 8");
+    }
+    const auto walked = cuda::sparse_gemm_args(plan("@N8"), {});
+    EXPECT_EQ(walked.raster_order, cuda::RasterOrder::kAlongN);
+    EXPECT_EQ(walked.max_swizzle, 8);
+    EXPECT_EQ(cuda::sparse_gemm_args(plan("@M1"), {}).raster_order, cuda::RasterOrder::kAlongM);
+  }
+}
+
 TEST(SparseLinearPlan, EmptyProblemsNeedNoMemoryAndLaunchNothing) {
   for (const SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
     for (const char* empty : {"T", "N", "K"}) {

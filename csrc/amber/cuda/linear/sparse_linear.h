@@ -15,6 +15,8 @@ struct SparseLinearPlan {
   SparseProblem problem;
   int multiprocessors;
   const SparseGemmKernel* kernel;
+  RasterOrder raster_order;
+  int max_swizzle;
   bool empty;            // T, N or K is 0: there is nothing to prune or multiply
   int64_t wide_cols;     // K' of the weight: K and the copies that the pattern's windows need
   int64_t rows;          // of values, token scales and output: T, then padding that some kernels write
@@ -24,7 +26,7 @@ struct SparseLinearPlan {
   int64_t workspace_bytes;
 };
 
-// `kernel` is a kernel's name, or kDefaultSparseGemm.
+// `kernel` is what `choose_sparse_gemm` takes.
 SparseLinearPlan plan_sparse_linear(const std::string& kernel, const SparseProblem& problem, int multiprocessors);
 
 // Pointers of the device, 16-byte aligned. Those marked 8-bit are null for 16-bit operands.
