@@ -30,7 +30,8 @@ class AmberConfig:
 
     Attributes:
         pattern: N:M of the pruned layers' inputs, for example ``"2:4"``.
-        score: one of `amber_ext.ops.scores.SCORES`: ``"magnitude"``, ``"wanda"`` or ``"robust_norm"``.
+        score: one of `amber_ext.ops.scores.SCORES`: ``"magnitude"``, ``"wanda"``, ``"robust_norm"`` or
+            ``"robust_norm_trimmed"``.
         rescale: ``"none"`` (the paper) or ``"variance"`` (`nm_prune`).
         targets: names of the projections to prune, as the model's modules are called.
         skip_layers: projection name to the decoder layers in which it stays dense.

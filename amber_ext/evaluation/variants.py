@@ -17,13 +17,15 @@ from amber_ext.layers.sites import coverage, decide, find_linears
 from amber_ext.methods.quantize import quantize_
 from amber_ext.methods.sparsify import check_config, densify_, refuse_quantized, sparsify_
 from amber_ext.ops.pattern import UNPRUNED, Pattern
-from amber_ext.ops.scores import SCORES
+from amber_ext.ops.scores import MAGNITUDE, SCORES
 from amber_ext.phase import decode
 from amber_ext.planning.planner import plan
 
 DENSE = "dense"
 W8A8 = "w8a8"
-SKIPS = "robust_norm_skips"
+# The paper's three steps: every projection by magnitude; q, gate and down, q and gate dense in the most sensitive layers;
+# the same by robust norm.
+NAIVE, LAYER_SKIP, SKIPS = LADDER = ("naive", "layer_skip", "robust_norm_skips")
 WEIGHT_PREFIX = "weight_"
 
 # Methods that have no pattern.
@@ -33,18 +35,24 @@ UNPATTERNED = (DENSE, W8A8)
 _CONFIGS: dict[str, AmberConfig] = {
     **{score: AmberConfig(score=score) for score in SCORES},
     "robust_norm_rescale": AmberConfig(rescale="variance"),
+    NAIVE: AmberConfig(score=MAGNITUDE),
+    LAYER_SKIP: AmberConfig(score=MAGNITUDE),
     SKIPS: AmberConfig(),
     W8A8: OutstandingSparseConfig(targets=()),
     "outstanding": OutstandingSparseConfig(),
+    "outstanding_trimmed": OutstandingSparseConfig(score="robust_norm_trimmed"),
 }
 
 METHODS = {
     DENSE: "the model as it is",
     **{name: f"inputs of q, gate and down pruned by {score.description}" for name, score in SCORES.items()},
-    "robust_norm_rescale": "the last, each token rescaled to its variance",
-    SKIPS: "robust norm, q and gate dense in the most sensitive layers",
+    "robust_norm_rescale": "robust norm, each token rescaled to its variance",
+    NAIVE: "inputs of every projection pruned by |x|: the paper's first step",
+    LAYER_SKIP: "|x| on q, gate and down, q and gate dense in the most sensitive layers: its second step",
+    SKIPS: "the same by robust norm: its third step",
     W8A8: "all linear layers in int8 (SmoothQuant)",
     "outstanding": "Outstanding-sparse with its defaults: int8, pruned and rescaled",
+    "outstanding_trimmed": "the same by the robust norm without the outliers",
     "weight_magnitude": "for contrast: weights of q, gate and down pruned by |w|",
     "weight_wanda": "for contrast: weights of q, gate and down pruned by Wanda",
 }
@@ -75,7 +83,7 @@ class Calibration:
 
     Attributes:
         batches: token ids ``[B, T]`` int64.
-        skip: layers that ``robust_norm_skips`` leaves dense.
+        skip: layers in which ``layer_skip`` and ``robust_norm_skips`` leave q and gate dense.
     """
 
     batches: Sequence[torch.Tensor] = ()
@@ -164,13 +172,13 @@ def prepared(
     if row.config is None and row.method.startswith(WEIGHT_PREFIX):
         yield _with_pruned_weights(model, row, calibration)
         return
-    config = row.config or _config_of(row)
+    config = row.config or _config_of(row, model)
     if isinstance(config, OutstandingSparseConfig):
         quantized = copy.deepcopy(model)
         report = quantize_(quantized, config, calibration.batches)
         yield quantized, report.coverage
         return
-    if row.method == SKIPS and row.config is None:
+    if row.method in (LAYER_SKIP, SKIPS) and row.config is None:
         config = plan(model, calibration.batches, config, skip=calibration.skip)
     try:
         yield model, sparsify_(model, config).coverage
@@ -178,8 +186,11 @@ def prepared(
         densify_(model)
 
 
-def _config_of(row: Row) -> AmberConfig:
+def _config_of(row: Row, model: torch.nn.Module) -> AmberConfig:
     config = _CONFIGS[row.method]
+    if row.method == NAIVE:
+        every = (site.projection for site in find_linears(model) if site.obstacle is None)
+        config = dataclasses.replace(config, targets=tuple(dict.fromkeys(every)))
     return dataclasses.replace(config, pattern=Pattern(row.pattern)) if row.pattern else config
 
 

@@ -1,0 +1,77 @@
+"""Perplexity of SmolLM2-135M-Instruct by method: the paper's steps and its neighbours. Writes results/evidence_<group>.json.
+
+The protocol of paper_table.py without tasks: the first 8,192 tokens of WikiText-2 in windows of 1024, every token prefilled;
+calibration on C4. AMBER_DATA names the folder that holds both. It can be stopped and started again: finished rows lie in
+build/evidence. Run it as ``python benchmarks/evidence/methods.py GROUP`` with ``benchmarks`` in PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import environment
+import paper_table
+
+from amber_ext.evaluation.results import EvalRun
+from amber_ext.evaluation.run import run
+from amber_ext.evaluation.text import read_text, tokenize
+from amber_ext.evaluation.variants import LADDER, Calibration, Row, make_rows
+from amber_ext.models import load_model
+from amber_ext.perplexity import WINDOW
+
+PATTERNS = ("2:4", "8:16")
+
+# What each results file holds: methods, and their patterns.
+GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "ladder": [
+        (LADDER, PATTERNS),
+        (("robust_norm", "robust_norm_trimmed", "outstanding", "outstanding_trimmed"), PATTERNS),
+    ],
+}
+
+
+def rows(group: str) -> list[Row]:
+    """The lines of a group's table, the dense model first."""
+    found = [row for methods, patterns in GROUPS[group] for row in make_rows(methods, patterns, {})]
+    return list({row.key: row for row in found}.values())
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1] not in GROUPS:
+        sys.exit(f"usage: methods.py GROUP, one of: {', '.join(GROUPS)}")
+    group = sys.argv[1]
+    settings = {
+        "tokens": paper_table.TOKENS,
+        "window": WINDOW,
+        "calibration_tokens": paper_table.CALIBRATION_TOKENS,
+        "skip": paper_table.SKIP,
+    }
+    results = EvalRun(environment.ROOT / "build" / "evidence" / group, settings)
+    loaded = load_model("smollm2")
+    text = read_text(paper_table.DATA / "wikitext2_raw" / "wiki.test.raw")
+    calibration = tokenize(loaded.tokenizer, paper_table.c4_text(), paper_table.CALIBRATION_TOKENS)
+    run(
+        results,
+        loaded.model,
+        loaded.tokenizer,
+        rows(group),
+        {},
+        Calibration([ids[None] for ids in calibration.split(WINDOW)], paper_table.SKIP),
+        tokens=tokenize(loaded.tokenizer, text, paper_table.TOKENS),
+        report=lambda message: print(message, flush=True),
+    )
+    path = environment.write(
+        f"evidence_{group}",
+        {
+            "model": "SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to bf16)",
+            "text": "WikiText-2 raw test",
+            "calibration": "C4",
+            "settings": settings,
+            "rows": results.rows(),
+        },
+    )
+    print(f"wrote {path.relative_to(environment.ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
