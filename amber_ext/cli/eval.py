@@ -70,7 +70,9 @@ def run(
         ),
     ] = None,
     calibration_tokens: Annotated[int, typer.Option(help="How many tokens of it.")] = 4096,
-    skip: Annotated[int, typer.Option(help="Layers in which layer_skip and robust_norm_skips leave q and gate dense.")] = 5,
+    skip: Annotated[
+        int, typer.Option(help="Layers in which layer_skip and robust_norm_skips leave q and gate dense.")
+    ] = 5,
     limit: Annotated[
         int | None, typer.Option(help="Documents a task, the first ones. [default: all]")
     ] = None,

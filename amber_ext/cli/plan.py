@@ -44,6 +44,12 @@ def run(
             "on 2:4 hardware]"
         ),
     ] = [],
+    allocator: Annotated[
+        str,
+        typer.Option(
+            help="With --cost: fisher (losses predicted), teal (block errors) or acttail (tails of spectra)."
+        ),
+    ] = "fisher",
     score: ScoreOption = "robust_norm",
     target: Annotated[
         list[str],
@@ -68,11 +74,17 @@ def run(
     """What to prune: by the paper's rule (--coverage or --skip), or for a wanted cost (--cost)."""
     from amber_ext.evaluation.plots import check_plot, plot_frontier
     from amber_ext.layers.sites import find_linears
+    from amber_ext.ops.checks import one_of
     from amber_ext.planning.paper_rule import planned_coverage
-    from amber_ext.planning.planner import PATTERNS, plan, plan_for_cost
+    from amber_ext.planning.planner import ALLOCATORS, PATTERNS, plan, plan_for_cost
 
-    if cost is None and (len(pattern) > 1 or plot is not None):
-        raise ValueError("pattern, plot: several patterns and the frontier need --cost")
+    one_of("allocator", allocator, ALLOCATORS)
+    if cost is None and (len(pattern) > 1 or plot is not None or allocator != "fisher"):
+        raise ValueError(
+            "pattern, plot, allocator: several patterns, the frontier and allocators need --cost"
+        )
+    if plot is not None and allocator != "fisher":
+        raise ValueError(f"plot: {allocator!r} has no frontier to draw; it needs --allocator fisher")
     if out:
         check_file("out", out)
     if plot:
@@ -88,7 +100,13 @@ def run(
     details = {}
     if cost is not None and coverage is None and skip is None:
         found = plan_for_cost(
-            loaded.model, batches, cost, config, patterns=pattern or PATTERNS, progress=True
+            loaded.model,
+            batches,
+            cost,
+            config,
+            patterns=pattern or PATTERNS,
+            allocator=allocator,
+            progress=True,
         )
         planned = found.config
         details = {"cost": found.cost, "predicted_loss": found.predicted_loss, "measured": found.measured}
