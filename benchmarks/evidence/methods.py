@@ -1,7 +1,6 @@
 """Perplexity of SmolLM2-135M-Instruct by method: the paper's steps and its neighbours. Writes results/evidence_<group>.json.
 
-The protocol of paper_table.py without tasks: the first 8,192 tokens of WikiText-2 in windows of 1024, every token prefilled;
-calibration on C4. AMBER_DATA names the folder that holds both. It can be stopped and started again: finished rows lie in
+The first tokens of WikiText-2 in windows of 1024, every token prefilled; calibration on C4. AMBER_DATA names the folder that holds both. It can be stopped and started again: finished rows lie in
 build/evidence. Run it as ``python benchmarks/evidence/methods.py GROUP`` with ``benchmarks`` in PYTHONPATH.
 """
 
@@ -12,13 +11,15 @@ import sys
 import environment
 import paper_table
 
+from amber_ext.evaluation.prepare import Calibration
 from amber_ext.evaluation.results import EvalRun
 from amber_ext.evaluation.run import run
 from amber_ext.evaluation.text import read_text, tokenize
-from amber_ext.evaluation.variants import LADDER, Calibration, Row, make_rows
+from amber_ext.evaluation.variants import LADDER, Row, make_rows
 from amber_ext.models import load_model
 from amber_ext.perplexity import WINDOW
 
+TOKENS = 4096
 PATTERNS = ("2:4", "8:16")
 
 # What each results file holds: methods, and their patterns.
@@ -26,6 +27,9 @@ GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "ladder": [
         (LADDER, PATTERNS),
         (("robust_norm", "robust_norm_trimmed", "outstanding", "outstanding_trimmed"), PATTERNS),
+    ],
+    "neighbours": [
+        (("magnitude", "teal_uniform", "teal", "acttail", "clact", "shift", "robust_norm_rescale"), PATTERNS),
     ],
 }
 
@@ -41,7 +45,7 @@ def main() -> None:
         sys.exit(f"usage: methods.py GROUP, one of: {', '.join(GROUPS)}")
     group = sys.argv[1]
     settings = {
-        "tokens": paper_table.TOKENS,
+        "tokens": TOKENS,
         "window": WINDOW,
         "calibration_tokens": paper_table.CALIBRATION_TOKENS,
         "skip": paper_table.SKIP,
@@ -57,7 +61,7 @@ def main() -> None:
         rows(group),
         {},
         Calibration([ids[None] for ids in calibration.split(WINDOW)], paper_table.SKIP),
-        tokens=tokenize(loaded.tokenizer, text, paper_table.TOKENS),
+        tokens=tokenize(loaded.tokenizer, text, TOKENS),
         report=lambda message: print(message, flush=True),
     )
     path = environment.write(

@@ -8,9 +8,10 @@ import torch
 from helpers import tiny_llama_config
 
 from amber_ext import AmberConfig, AmberLinear, plan_for_cost
+from amber_ext.evaluation.prepare import Calibration, prepared
 from amber_ext.evaluation.table import markdown_table, table_rows
 from amber_ext.evaluation.text import read_text, tokenize
-from amber_ext.evaluation.variants import LADDER, METHODS, Calibration, Row, make_rows, prepared
+from amber_ext.evaluation.variants import LADDER, METHODS, Row, make_rows
 from amber_ext.models import load_model
 from amber_ext.perplexity import perplexity
 
