@@ -12,7 +12,7 @@ import torch
 
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
 from amber_ext.evaluation.comparators import COMPARATORS
-from amber_ext.evaluation.variants import CONFIGS, DENSE, NAIVE, SKIPPING, WEIGHT_PREFIX, Row
+from amber_ext.evaluation.variants import CONFIGS, DENSE, FOLDED, NAIVE, SKIPPING, WEIGHT_PREFIX, Row
 from amber_ext.evaluation.weight_pruning import prune_weights_
 from amber_ext.layers.input_hooks import changed_inputs
 from amber_ext.layers.quantized_linear import QuantizedLinear
@@ -77,6 +77,10 @@ def prepared(
         quantized = copy.deepcopy(model)
         report = quantize_(quantized, config, calibration.batches)
         yield quantized, report.coverage
+        return
+    if row.method == FOLDED and row.config is None:
+        folded = copy.deepcopy(model)
+        yield folded, sparsify_(folded, config, fold_scores=True).coverage
         return
     if row.method in SKIPPING and row.config is None:
         config = plan(model, calibration.batches, config, skip=calibration.skip)

@@ -15,6 +15,7 @@ from amber_ext.ops.scores import MAGNITUDE, SCORES
 
 DENSE = "dense"
 W8A8 = "w8a8"
+FOLDED = "robust_norm_folded"
 # The paper's three steps: every projection by magnitude; q, gate and down, q and gate dense in the most sensitive layers;
 # the same by robust norm.
 NAIVE, LAYER_SKIP, SKIPS = LADDER = ("naive", "layer_skip", "robust_norm_skips")
@@ -29,6 +30,7 @@ SKIPPING = (LAYER_SKIP, SKIPS)
 CONFIGS: dict[str, AmberConfig] = {
     **{score: AmberConfig(score=score) for score in SCORES},
     "robust_norm_rescale": AmberConfig(rescale="variance"),
+    FOLDED: AmberConfig(),
     NAIVE: AmberConfig(score=MAGNITUDE),
     LAYER_SKIP: AmberConfig(score=MAGNITUDE),
     SKIPS: AmberConfig(),
@@ -41,6 +43,7 @@ METHODS = {
     DENSE: "the model as it is",
     **{name: f"inputs of q, gate and down pruned by {score.description}" for name, score in SCORES.items()},
     "robust_norm_rescale": "robust norm, each token rescaled to its variance",
+    FOLDED: "robust norm, folded into the norm before q and gate, which are then pruned by |x|",
     NAIVE: "inputs of every projection pruned by |x|: the paper's first step",
     LAYER_SKIP: "|x| on q, gate and down, q and gate dense in the most sensitive layers: its second step",
     SKIPS: "the same by robust norm: its third step",
