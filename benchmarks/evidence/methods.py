@@ -28,6 +28,8 @@ GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
         (LADDER, PATTERNS),
         (("robust_norm", "robust_norm_trimmed", "outstanding", "outstanding_trimmed"), PATTERNS),
     ],
+    "folding": [(("magnitude", "robust_norm", "robust_norm_folded"), PATTERNS)],
+    "sliding": [(("robust_norm",), ("12:16w", "6:8"))],
     "neighbours": [
         (("magnitude", "teal_uniform", "teal", "acttail", "clact", "shift", "robust_norm_rescale"), PATTERNS),
     ],
