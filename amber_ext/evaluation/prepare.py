@@ -12,6 +12,8 @@ import torch
 
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
 from amber_ext.evaluation.comparators import COMPARATORS
+from amber_ext.evaluation.comparators.lbc import lbc_
+from amber_ext.evaluation.comparators.maskpro import maskpro_
 from amber_ext.evaluation.variants import CONFIGS, DENSE, FOLDED, NAIVE, SKIPPING, WEIGHT_PREFIX, Row
 from amber_ext.evaluation.weight_pruning import prune_weights_
 from amber_ext.layers.input_hooks import changed_inputs
@@ -22,6 +24,8 @@ from amber_ext.methods.sparsify import check_config, densify_, refuse_quantized,
 from amber_ext.ops.pattern import UNPRUNED, Pattern
 from amber_ext.phase import decode, install_phase_hooks, remove_phase_hooks
 from amber_ext.planning.planner import plan
+
+_LEARNED_MASKS = {"maskpro": maskpro_, "lbc": lbc_}
 
 
 @dataclass(frozen=True)
@@ -146,5 +150,9 @@ def _with_pruned_weights(
     chosen, covered = _chosen_sites(model, row.pattern)
     pruned = copy.deepcopy(model)
     score = row.method.removeprefix(WEIGHT_PREFIX)
-    prune_weights_(pruned, [site.name for site in chosen], row.pattern, score, calibration.batches)
+    names = [site.name for site in chosen]
+    if score in _LEARNED_MASKS:
+        _LEARNED_MASKS[score](pruned, names, Pattern(row.pattern), calibration.batches)
+    else:
+        prune_weights_(pruned, names, row.pattern, score, calibration.batches)
     return pruned, covered

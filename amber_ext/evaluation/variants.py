@@ -9,6 +9,7 @@ import torch
 
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
 from amber_ext.evaluation.comparators import COMPARATORS
+from amber_ext.evaluation.comparators.lbc import check_pattern
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.ops.pattern import UNPRUNED, Pattern
 from amber_ext.ops.scores import MAGNITUDE, SCORES
@@ -20,6 +21,7 @@ FOLDED = "robust_norm_folded"
 # the same by robust norm.
 NAIVE, LAYER_SKIP, SKIPS = LADDER = ("naive", "layer_skip", "robust_norm_skips")
 WEIGHT_PREFIX = "weight_"
+WEIGHT_LBC = "weight_lbc"
 
 # Methods that have no pattern.
 UNPATTERNED = (DENSE, W8A8)
@@ -53,6 +55,8 @@ METHODS = {
     **{name: comparator.description for name, comparator in COMPARATORS.items()},
     "weight_magnitude": "for contrast: weights of q, gate and down pruned by |w|",
     "weight_wanda": "for contrast: weights of q, gate and down pruned by Wanda",
+    "weight_maskpro": "for contrast: Wanda's masks, learned on by policy gradient for a few steps (MaskPro)",
+    WEIGHT_LBC: "for contrast: the best combination of each group, by scores learned in a few steps (LBC)",
 }
 
 
@@ -104,6 +108,8 @@ def make_rows(
                     f"patterns: '{pattern}' is not for {method}: windows hold the channels of a token; run it apart, "
                     "with N:M patterns (the same --out keeps both)"
                 )
+            if method == WEIGHT_LBC:
+                check_pattern(Pattern(pattern))
             rows.append(Row(method, pattern))
     rows += [config_row(name, config) for name, config in configs.items()]
     by_key: dict[str, Row] = {}

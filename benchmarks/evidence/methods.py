@@ -30,6 +30,9 @@ GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     ],
     "folding": [(("magnitude", "robust_norm", "robust_norm_folded"), PATTERNS)],
     "sliding": [(("robust_norm",), ("12:16w", "6:8"))],
+    "weight_masks": [
+        (("robust_norm", "weight_magnitude", "weight_wanda", "weight_maskpro", "weight_lbc"), ("2:4",))
+    ],
     "neighbours": [
         (("magnitude", "teal_uniform", "teal", "acttail", "clact", "shift", "robust_norm_rescale"), PATTERNS),
     ],
