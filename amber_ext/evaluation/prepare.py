@@ -14,7 +14,17 @@ from amber_ext.config import AmberConfig, OutstandingSparseConfig
 from amber_ext.evaluation.comparators import COMPARATORS
 from amber_ext.evaluation.comparators.lbc import lbc_
 from amber_ext.evaluation.comparators.maskpro import maskpro_
-from amber_ext.evaluation.variants import CONFIGS, DENSE, FOLDED, NAIVE, SKIPPING, WEIGHT_PREFIX, Row
+from amber_ext.evaluation.variants import (
+    CONFIGS,
+    DENSE,
+    FOLDED,
+    NAIVE,
+    QUANTIZATION_LOSS,
+    SKIPPING,
+    UNQUANTIZED,
+    WEIGHT_PREFIX,
+    Row,
+)
 from amber_ext.evaluation.weight_pruning import prune_weights_
 from amber_ext.layers.input_hooks import changed_inputs
 from amber_ext.layers.quantized_linear import QuantizedLinear
@@ -77,6 +87,8 @@ def prepared(
             yield model, coverage
         return
     config = row.config or _config_of(row, model)
+    if row.method == UNQUANTIZED and row.config is None:
+        config = plan(model, calibration.batches, config, quantization_loss=QUANTIZATION_LOSS)
     if isinstance(config, OutstandingSparseConfig):
         quantized = copy.deepcopy(model)
         report = quantize_(quantized, config, calibration.batches)

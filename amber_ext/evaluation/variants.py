@@ -17,11 +17,15 @@ from amber_ext.ops.scores import MAGNITUDE, SCORES
 DENSE = "dense"
 W8A8 = "w8a8"
 FOLDED = "robust_norm_folded"
+UNQUANTIZED = "outstanding_unquantized"
 # The paper's three steps: every projection by magnitude; q, gate and down, q and gate dense in the most sensitive layers;
 # the same by robust norm.
 NAIVE, LAYER_SKIP, SKIPS = LADDER = ("naive", "layer_skip", "robust_norm_skips")
 WEIGHT_PREFIX = "weight_"
 WEIGHT_LBC = "weight_lbc"
+
+# What the quantised projections of `UNQUANTIZED` may cost together by the loss model, nats per token.
+QUANTIZATION_LOSS = 0.002
 
 # Methods that have no pattern.
 UNPATTERNED = (DENSE, W8A8)
@@ -38,6 +42,7 @@ CONFIGS: dict[str, AmberConfig] = {
     SKIPS: AmberConfig(),
     W8A8: OutstandingSparseConfig(targets=()),
     "outstanding": OutstandingSparseConfig(),
+    UNQUANTIZED: OutstandingSparseConfig(),
     "outstanding_trimmed": OutstandingSparseConfig(score="robust_norm_trimmed"),
 }
 
@@ -51,7 +56,8 @@ METHODS = {
     SKIPS: "the same by robust norm: its third step",
     W8A8: "all linear layers in int8 (SmoothQuant)",
     "outstanding": "Outstanding-sparse with its defaults: int8, pruned and rescaled",
-    "outstanding_trimmed": "the same by the robust norm without the outliers",
+    UNQUANTIZED: f"the same, projections in 16 bits until the others cost {QUANTIZATION_LOSS} nats per token",
+    "outstanding_trimmed": "Outstanding-sparse by the robust norm without the outliers",
     **{name: comparator.description for name, comparator in COMPARATORS.items()},
     "weight_magnitude": "for contrast: weights of q, gate and down pruned by |w|",
     "weight_wanda": "for contrast: weights of q, gate and down pruned by Wanda",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from amber_ext.config import DEFAULT_TARGETS, AmberConfig, check_is_config
+from amber_ext.config import DEFAULT_TARGETS, AmberConfig, OutstandingSparseConfig, check_is_config
 from amber_ext.layers.sites import LinearSite, find_linears
 from amber_ext.methods.calibration import list_batches
 from amber_ext.methods.sparsify import check_config, refuse_quantized
@@ -22,6 +22,7 @@ from amber_ext.planning.cost_model import relative_cost
 from amber_ext.planning.frontier import frontier
 from amber_ext.planning.loss_model import Losses, predicted_losses
 from amber_ext.planning.paper_rule import check_request, plan_from
+from amber_ext.planning.quantization_rule import plan_unquantized
 from amber_ext.planning.sensitivity import sensitivity
 
 # Every pattern that runs on 2:4 hardware.
@@ -71,9 +72,10 @@ def plan(
     cost: float | None = None,
     patterns: Sequence[str | Pattern] = PATTERNS,
     allocator: str = "fisher",
+    quantization_loss: float | None = None,
     progress: bool = False,
 ) -> AmberConfig:
-    """A configuration for this model, by one of three targets.
+    """A configuration for this model, by one of three targets, and what to leave unquantised.
 
     Args:
         model: dense or sparsified. With ``cost`` it must be a transformers causal LM, and is dense afterwards.
@@ -87,12 +89,22 @@ def plan(
         cost: the prefill cost of all linear layers relative to dense ones, in (0, 1): `plan_for_cost`.
         patterns: with ``cost``, what to choose from.
         allocator: with ``cost``, one of `ALLOCATORS`.
+        quantization_loss: with an `OutstandingSparseConfig`: as many projections are left unquantised that quantising the
+            others is predicted to cost this at most, nats per token (`amber_ext.planning.quantization_rule`). Without
+            another target, what is pruned stays as it is in ``config``.
 
     Raises:
         ValueError: a quantised model, no batches, not exactly one target, or one that cannot be met.
         TypeError: batches or config are not such.
     """
-    if sum(target is not None for target in (coverage, skip, cost)) != 1:
+    targets = sum(target is not None for target in (coverage, skip, cost))
+    if quantization_loss is not None and targets < 2:
+        batches = list_batches(batches)
+        config = OutstandingSparseConfig() if config is None else config
+        config = plan_unquantized(model, batches, config, quantization_loss, progress=progress)
+        if targets == 0:
+            return config
+    if targets != 1:
         raise ValueError("coverage, skip, cost: exactly one of them must be given")
     refuse_quantized(model)
     check_is_config(AmberConfig() if config is None else config)
