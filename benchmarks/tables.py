@@ -6,6 +6,7 @@ import json
 
 import kernel_counts
 from environment import RESULTS, ROOT, load, markdown, percent
+from evidence.table import TABLES as EVIDENCE
 from predictions.table import predicted, public_ratios
 from serving.table import vllm
 
@@ -237,5 +238,6 @@ TABLES = {
     for table in (
         *(patterns, families, perplexity, w8a8, planner, eval_smollm2, eval_tinyllama, cpu, gpu),
         *(selection_counts, gemm_counts, architectures, predicted, public_ratios, vllm),
+        *EVIDENCE,
     )
 }
