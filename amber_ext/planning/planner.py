@@ -11,7 +11,7 @@ import torch
 from amber_ext.config import DEFAULT_TARGETS, AmberConfig, OutstandingSparseConfig, check_is_config
 from amber_ext.layers.sites import LinearSite, find_linears
 from amber_ext.methods.calibration import list_batches
-from amber_ext.methods.sparsify import check_config, refuse_quantized
+from amber_ext.methods.sparsify import check_config, densify_, refuse_quantized
 from amber_ext.ops.checks import one_of
 from amber_ext.ops.pattern import EXTRA_WINDOWS, UNPRUNED, Pattern
 from amber_ext.planning.allocators.acttail import acttail_patterns, tail_exponent
@@ -174,6 +174,7 @@ def plan_for_cost(
         losses = predicted_losses(model, sites, batches, patterns, base, progress=progress)
         chosen, points = _along_frontier(_options(sites, patterns, losses, cost_of), cost)
     elif allocator == "teal":
+        densify_(model)  # decoder layers run by themselves, in prefill
         chosen = teal_patterns(model, sites, batches, patterns, base, cost_of, 1 - cost, progress=progress)
     else:
         exponents = {s.name: tail_exponent(model.get_submodule(s.module_name).weight) for s in sites}

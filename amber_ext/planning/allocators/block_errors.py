@@ -27,7 +27,7 @@ class BlockErrors:
     """Runs decoder layers by themselves, on the inputs that they get in the dense model.
 
     Args:
-        model: a transformers causal LM, dense or sparsified.
+        model: a transformers causal LM, dense.
         blocks: module names of decoder layers.
         batches: token ids ``[B, T]`` int64. Memory: every layer's input and output.
     """

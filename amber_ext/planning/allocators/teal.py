@@ -78,6 +78,7 @@ def teal_patterns(
     """N:M patterns by TEAL's rule.
 
     Args:
+        model: a transformers causal LM, dense.
         sites: projections that are ``nn.Linear``, in numbered layers.
         batches: token ids ``[B, T]`` int64.
         config: score and rescale.
