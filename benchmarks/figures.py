@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from environment import RESULTS, ROOT
+from gpu.table import results
 
 from amber_ext import Pattern
 from amber_ext.planning.cost_model import bound
@@ -90,11 +91,11 @@ def draw_gpu(data: dict, path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(xscale="log", xlabel="tokens T", ylabel="speed-up over cuBLAS")
-    for shape in dict.fromkeys(row["shape"] for row in data["rows"]):
+    for shape in dict.fromkeys(row["shape"] for row in data["layer"]):
         points = [
             (row["tokens"], row["ms"]["cublas"]["median"] / row["ms"]["amber_linear"]["median"])
-            for row in data["rows"]
-            if row["shape"] == shape
+            for row in data["layer"]
+            if row["shape"] == shape and "amber_linear" in row["ms"]
         ]
         axes.plot(*zip(*points, strict=True), marker="o", label=shape)
     axes.axhline(1, color="black", linewidth=1, linestyle="--")
@@ -109,8 +110,7 @@ def fingerprint(data: dict) -> str:
 def figures() -> list[tuple[Path, dict, object]]:
     """Every figure: its file, its data, and what draws it."""
     found = [(QUALITY_AGAINST_COST, quality_against_cost(), draw_quality_against_cost)]
-    for path in sorted(RESULTS.glob("gpu_*.json")):
-        found.append((path.with_suffix(".png"), json.loads(path.read_text()), draw_gpu))
+    found += [(path.with_suffix(".png"), kinds, draw_gpu) for path, kinds in results()]
     return found
 
 

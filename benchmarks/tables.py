@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import kernel_counts
-from environment import RESULTS, ROOT, load, markdown, percent
+from environment import load, markdown, percent
 from evidence.table import TABLES as EVIDENCE
+from gpu.table import gpu, measured_speedups
 from predictions.table import predicted, public_ratios
 from serving.table import vllm
 
@@ -40,20 +39,6 @@ def patterns() -> str:
         "product alone, over dense of the same dtype:"
     )
     return caption + "\n\n" + markdown(header, rows)
-
-
-def measured_speedups() -> dict[str, str]:
-    """Pattern to its range over Llama's gate and down at T = 8192, compress included, over dense."""
-    ratios: dict[str, list[float]] = {}
-    for path in RESULTS.glob("gpu_*.json"):
-        for row in json.loads(path.read_text())["patterns"]:
-            if row["tokens"] != 8192:
-                continue
-            ms = {name: time["median"] for name, time in row["ms"].items()}
-            for name, time in ms.items():
-                dense = ms["int8_dense_linear" if name.startswith("int8") else "cublas"]
-                ratios.setdefault(name, []).append(dense / time)
-    return {name: f"{min(values):.2f} to {max(values):.2f}×" for name, values in ratios.items()}
 
 
 def families() -> str:
@@ -169,30 +154,6 @@ def cpu() -> str:
     )
     header = ["pattern", "rescale", "`nm_prune`", "faster than the reference", "`linear` / `F.linear`"]
     return caption + "\n\n" + markdown(header, rows)
-
-
-def gpu() -> str:
-    parts = []
-    for path in sorted(RESULTS.glob("gpu_*.json")):
-        data = json.loads(path.read_text())
-        columns = {
-            "amber_linear": "2:4, compress included",
-            "int8_dense_linear": "int8 dense, quantise included",
-            "int8_amber_linear": "int8 2:4, all included",
-            "e4m3_dense_linear": "e4m3 dense, quantise included",
-            "e4m3_amber_linear": "e4m3 2:4, all included",
-            "cusparselt_gemm": "cuSPARSELt 2:4, GEMM alone",
-        }
-        rows = []
-        for row in data["rows"]:
-            ms = {name: time["median"] for name, time in row["ms"].items()}
-            ratios = [f"{ms['cublas'] / ms[name]:.2f}×" if name in ms else "not measured" for name in columns]
-            rows.append([row["shape"], str(row["tokens"]), f"{ms['cublas']:.3f} ms", *ratios])
-        caption = (
-            f"{data['device']['name']}, {data['dtype']}, {data['pattern']} (`{path.relative_to(ROOT)}`):"
-        )
-        parts.append(caption + "\n\n" + markdown(["shape", "T", "cuBLAS", *columns.values()], rows))
-    return "\n\n".join(parts) or "*Not measured:* no results file of a GPU is in `benchmarks/results/` yet."
 
 
 def selection_counts() -> str:

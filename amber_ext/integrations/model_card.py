@@ -24,7 +24,7 @@ model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER", dtype="auto")"""
 
 _VLLM = """from vllm import LLM
 
-model = LLM("THIS_FOLDER", enforce_eager=True)  # amber_ext brings a plugin, which vLLM finds by itself"""
+model = LLM("THIS_FOLDER")  # amber_ext brings a plugin, which vLLM finds by itself"""
 
 
 def model_card(

@@ -1,14 +1,14 @@
 // Torch-free GPU benchmark: copy bandwidth, the compressing kernels, and every sparse GEMM over raster
-// orders and swizzles. Prints one JSON object a line. Usage: amber_gpu_benchmark [tokens...]
+// orders and swizzles. Prints one JSON object a line, as soon as it is measured. Usage: amber_gpu_benchmark [tokens...]
 //
-// Medians of CUDA-event timings on random data; inputs rotate through more memory than L2 holds.
+// Medians of CUDA-event timings on random data; inputs rotate through more memory than L2 holds. Variants of one
+// problem take turns. Up to 512 tokens each variant is replayed from a CUDA graph, so that the CPU's part of a launch
+// is not timed.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
-#include <functional>
-#include <random>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,62 +16,12 @@
 #include "amber/cuda/compress/quantize_compress.h"
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
 #include "amber/window.h"
+#include "gpu_timing.h"
 
 namespace {
 
 using namespace amber;
-
-constexpr int kRepeats = 20;
-constexpr size_t kRotateBytes = size_t{256} << 20;  // several times the largest L2
-
-void check(cudaError_t error) {
-  if (error != cudaSuccess) {
-    std::fprintf(stderr, "CUDA error: %s\n", cudaGetErrorString(error));
-    std::exit(1);
-  }
-}
-
-class Buffer {
- public:
-  explicit Buffer(size_t bytes) : bytes_(bytes) { check(cudaMalloc(&data_, std::max<size_t>(bytes, 1))); }
-  ~Buffer() { cudaFree(data_); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  char* get() const { return static_cast<char*>(data_); }
-
-  // bf16 or fp16 numbers around 1 with random mantissas and signs.
-  void fill_random(unsigned seed) {
-    std::mt19937 rng(seed);
-    std::vector<uint16_t> host(std::min<size_t>(bytes_ / 2, size_t{1} << 22));
-    for (auto& value : host) value = static_cast<uint16_t>((rng() & 0x83ffu) | 0x3c00u);
-    for (size_t at = 0; at < bytes_; at += host.size() * 2) {
-      check(cudaMemcpy(get() + at, host.data(), std::min(host.size() * 2, bytes_ - at), cudaMemcpyHostToDevice));
-    }
-  }
-
- private:
-  size_t bytes_;
-  void* data_ = nullptr;
-};
-
-double median_ms(const std::function<void(int)>& launch) {
-  cudaEvent_t start, stop;
-  check(cudaEventCreate(&start));
-  check(cudaEventCreate(&stop));
-  for (int i = 0; i < 3; ++i) launch(i);
-  std::vector<float> times(kRepeats);
-  for (int i = 0; i < kRepeats; ++i) {
-    check(cudaEventRecord(start));
-    launch(i);
-    check(cudaEventRecord(stop));
-    check(cudaEventSynchronize(stop));
-    check(cudaEventElapsedTime(&times[i], start, stop));
-  }
-  check(cudaEventDestroy(start));
-  check(cudaEventDestroy(stop));
-  std::sort(times.begin(), times.end());
-  return times[kRepeats / 2];
-}
+using namespace gpu_timing;
 
 struct Shape {
   const char* name;
@@ -85,11 +35,12 @@ const Shape kShapes[] = {{"llama q", 4096, 4096}, {"llama gate", 14336, 4096}, {
 void benchmark_copy() {
   const size_t bytes = size_t{1} << 30;
   Buffer from(bytes), to(bytes);
-  from.fill_random(1);
-  const double ms =
-      median_ms([&](int) { check(cudaMemcpyAsync(to.get(), from.get(), bytes, cudaMemcpyDeviceToDevice)); });
-  std::printf("{\"kind\": \"copy\", \"bytes\": %zu, \"ms\": %.5f, \"gb_per_s\": %.1f}\n", bytes, ms,
-              2.0 * bytes / ms * 1e-6);
+  from.fill_16bit(1);
+  std::vector<Variant> variants{{text("\"kind\": \"copy\", \"bytes\": %zu", bytes), [&](int, cudaStream_t stream) {
+                                   return cudaMemcpyAsync(to.get(), from.get(), bytes, cudaMemcpyDeviceToDevice,
+                                                          stream) == cudaSuccess;
+                                 }}};
+  measure(variants, 1, false, [&](double ms) { return gb_per_s(2.0 * bytes, ms); });
 }
 
 // Bytes that compressing moves for each element of X: X itself, and values and E of K' columns.
@@ -103,105 +54,134 @@ void benchmark_compress(const SparsePattern& sparse, int64_t t, int64_t k, Metad
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_16bit ? metadata_rows(layout, t) : t;
   Buffer x(x_bytes * copies), scale(k * 4), values(value_rows * wide_k), metadata(metadata_bytes(layout, t, wide_k));
-  x.fill_random(2);
-  std::vector<float> ones(k, 1.25f);
-  check(cudaMemcpy(scale.get(), ones.data(), k * 4, cudaMemcpyHostToDevice));
-  const double ms = median_ms([&](int i) {
-    check(cuda::prune_compress(
-        {x.get() + x_bytes * (i % copies), reinterpret_cast<float*>(scale.get()), values.get(),
-         reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout, sparse.pattern},
-        nullptr));
-  });
-  std::printf(
-      "{\"kind\": \"prune_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-      sparse.name, static_cast<long>(t), static_cast<long>(k), ms,
-      bytes_per_element(sparse.pattern, 2) * t * k / ms * 1e-6);
+  x.fill_16bit(2);
+  scale.fill_fp32(3);
+  auto launch = [&](int copy, cudaStream_t stream) {
+    return cuda::prune_compress(
+               {x.get() + x_bytes * copy, reinterpret_cast<float*>(scale.get()), values.get(),
+                reinterpret_cast<uint8_t*>(metadata.get()), t, k, value_rows, DType::kBFloat16, layout, sparse.pattern},
+               stream) == cudaSuccess;
+  };
+  std::vector<Variant> variants{{text("\"kind\": \"prune_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld",
+                                      sparse.name, static_cast<long>(t), static_cast<long>(k)),
+                                 launch}};
+  measure(variants, copies, t <= kReplayed,
+          [&](double ms) { return gb_per_s(bytes_per_element(sparse.pattern, 2) * t * k, ms); });
 }
 
-// `smoothed`: factors on the fly.
-void benchmark_quantize_compress(const SparsePattern& sparse, int64_t t, int64_t k, MetadataLayout layout,
-                                 bool smoothed) {
+// With and without factors on the fly (`smoothed`), with and without the rescale.
+void benchmark_quantize_compress(const SparsePattern& sparse, int64_t t, int64_t k, MetadataLayout layout) {
   const int64_t wide_k = widened_cols(k, sparse.extra_windows);
   const size_t x_bytes = static_cast<size_t>(t) * k * 2;
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / x_bytes));
   const int64_t value_rows = layout == MetadataLayout::kSm80_8bit ? metadata_rows(layout, t) : t;
   Buffer x(x_bytes * copies), factors(k * 4), values(value_rows * wide_k / 2),
       metadata(metadata_bytes(layout, t, wide_k)), token_scale(value_rows * 4);
-  x.fill_random(2);
-  std::vector<float> ones(k, 1.25f);
-  check(cudaMemcpy(factors.get(), ones.data(), k * 4, cudaMemcpyHostToDevice));
+  x.fill_16bit(2);
+  factors.fill_fp32(3);
   const auto* scale = reinterpret_cast<const float*>(factors.get());
-  for (bool rescale : {false, true}) {
-    const double ms = median_ms([&](int i) {
-      check(cuda::quantize_compress(
-          {x.get() + x_bytes * (i % copies), smoothed ? scale : nullptr, scale, values.get(),
-           reinterpret_cast<uint8_t*>(metadata.get()), reinterpret_cast<float*>(token_scale.get()), t, k, value_rows,
-           DType::kBFloat16, layout, QuantizedType::kInt8, rescale, sparse.pattern},
-          nullptr));
-    });
-    std::printf(
-        "{\"kind\": \"quantize_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, \"rescale\": "
-        "%s, "
-        "\"ms\": %.5f, \"gb_per_s\": %.1f}\n",
-        sparse.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
-        rescale ? "true" : "false", ms, bytes_per_element(sparse.pattern, 1) * t * k / ms * 1e-6);
+  std::vector<Variant> variants;
+  for (bool smoothed : {false, true}) {
+    for (bool rescale : {false, true}) {
+      variants.push_back(
+          {text("\"kind\": \"quantize_compress\", \"pattern\": \"%s\", \"t\": %ld, \"k\": %ld, \"smoothed\": %s, "
+                "\"rescale\": %s",
+                sparse.name, static_cast<long>(t), static_cast<long>(k), smoothed ? "true" : "false",
+                rescale ? "true" : "false"),
+           [&, smoothed, rescale](int copy, cudaStream_t stream) {
+             return cuda::quantize_compress(
+                        {x.get() + x_bytes * copy, smoothed ? scale : nullptr, scale, values.get(),
+                         reinterpret_cast<uint8_t*>(metadata.get()), reinterpret_cast<float*>(token_scale.get()), t, k,
+                         value_rows, DType::kBFloat16, layout, QuantizedType::kInt8, rescale, sparse.pattern},
+                        stream) == cudaSuccess;
+           }});
+    }
   }
+  measure(variants, copies, t <= kReplayed,
+          [&](double ms) { return gb_per_s(bytes_per_element(sparse.pattern, 1) * t * k, ms); });
 }
 
-void benchmark_gemm(const cuda::SparseGemmKernel& kernel, const Shape& shape, int64_t t, int multiprocessors) {
-  const int64_t rows = kernel.padded_rows ? metadata_rows(kernel.layout, t) : t;
-  const bool wide = kernel.operands == cuda::Operands::k16bit;
-  Buffer x(t * shape.k * 2), values(rows * shape.k), metadata(metadata_bytes(kernel.layout, t, shape.k));
+// Kernels that take the same operands, with every raster order and swizzle.
+void benchmark_gemms(const std::vector<const cuda::SparseGemmKernel*>& kernels, const Shape& shape, int64_t t,
+                     int multiprocessors) {
+  const cuda::SparseGemmKernel& first = *kernels.front();
+  const int64_t rows = first.padded_rows ? metadata_rows(first.layout, t) : t;
+  const bool wide = first.operands == cuda::Operands::k16bit;
+  const bool is_e4m3 = first.operands == cuda::Operands::kE4m3;
+  Buffer x(t * shape.k * 2), values(rows * shape.k), metadata(metadata_bytes(first.layout, t, shape.k));
   Buffer output(rows * shape.n * 2), token_scale(rows * 4), weight_scale(shape.n * 4);
   const size_t weight_bytes = static_cast<size_t>(shape.n) * shape.k * (wide ? 2 : 1);
   const int copies = static_cast<int>(std::max<size_t>(1, kRotateBytes / weight_bytes));
   Buffer weight(weight_bytes * copies);
-  x.fill_random(3);
-  weight.fill_random(4);
-  weight_scale.fill_random(5);
+  x.fill_16bit(3);
+  wide ? weight.fill_16bit(4) : weight.fill_8bit(4, is_e4m3);
+  weight_scale.fill_fp32(5);
   auto* e = reinterpret_cast<uint8_t*>(metadata.get());
   auto* scales = reinterpret_cast<float*>(token_scale.get());
   if (wide) {
-    check(cuda::prune_compress({x.get(), nullptr, values.get(), e, t, shape.k, rows, kernel.dtype, kernel.layout},
+    check(cuda::prune_compress({x.get(), nullptr, values.get(), e, t, shape.k, rows, first.dtype, first.layout},
                                nullptr));
   } else {
-    const auto type = kernel.operands == cuda::Operands::kInt8 ? QuantizedType::kInt8 : QuantizedType::kE4m3;
-    check(cuda::quantize_compress({x.get(), nullptr, nullptr, values.get(), e, scales, t, shape.k, rows, kernel.dtype,
-                                   kernel.layout, type, false},
-                                  nullptr));
+    const auto type = is_e4m3 ? QuantizedType::kE4m3 : QuantizedType::kInt8;
+    check(cuda::quantize_compress(
+        {x.get(), nullptr, nullptr, values.get(), e, scales, t, shape.k, rows, first.dtype, first.layout, type, false},
+        nullptr));
   }
-  for (auto order : {cuda::RasterOrder::kAlongM, cuda::RasterOrder::kAlongN}) {
-    for (int swizzle : {1, 4, 8}) {
-      if (kernel.arch == 80 && (swizzle != 1 || order != cuda::RasterOrder::kAlongM)) continue;
-      cuda::SparseGemmArgs args{values.get(),
-                                reinterpret_cast<uint8_t*>(metadata.get()),
-                                weight.get(),
-                                nullptr,
-                                output.get(),
-                                t,
-                                shape.n,
-                                shape.k,
-                                multiprocessors,
-                                scales,
-                                reinterpret_cast<float*>(weight_scale.get()),
-                                order,
-                                swizzle};
-      Buffer workspace(kernel.workspace_bytes(args));
-      bool failed = false;
-      const double ms = median_ms([&](int i) {
-        args.weight = weight.get() + weight_bytes * (i % copies);
-        failed |= kernel.run(args, workspace.get(), nullptr) != cuda::GemmStatus::kOk;
-      });
-      if (failed) std::fprintf(stderr, "%s failed\n", kernel.name);
-      std::printf(
-          "{\"kind\": \"sparse_gemm\", \"kernel\": \"%s\", \"shape\": \"%s\", \"t\": %ld, \"n\": %ld, \"k\": %ld, "
-          "\"raster\": \"%s\", \"swizzle\": %d, \"ok\": %s, \"ms\": %.5f, \"dense_tflops\": %.1f}\n",
-          kernel.name, shape.name, static_cast<long>(t), static_cast<long>(shape.n), static_cast<long>(shape.k),
-          order == cuda::RasterOrder::kAlongM ? "M" : "N", swizzle, failed ? "false" : "true", ms,
-          2.0 * t * shape.n * shape.k / ms * 1e-9);
-      std::fflush(stdout);
+  check(cudaDeviceSynchronize());
+  std::vector<Variant> variants;
+  std::vector<std::unique_ptr<Buffer>> workspaces;
+  for (const cuda::SparseGemmKernel* kernel : kernels) {
+    for (auto order : {cuda::RasterOrder::kAlongM, cuda::RasterOrder::kAlongN}) {
+      for (int swizzle : {1, 4, 8}) {
+        if (kernel->arch == 80 && (swizzle != 1 || order != cuda::RasterOrder::kAlongM)) continue;
+        const cuda::SparseGemmArgs args{values.get(),
+                                        e,
+                                        weight.get(),
+                                        nullptr,
+                                        output.get(),
+                                        t,
+                                        shape.n,
+                                        shape.k,
+                                        multiprocessors,
+                                        scales,
+                                        reinterpret_cast<float*>(weight_scale.get()),
+                                        order,
+                                        swizzle};
+        workspaces.push_back(std::make_unique<Buffer>(kernel->workspace_bytes(args)));
+        char* workspace = workspaces.back()->get();
+        variants.push_back({text("\"kind\": \"sparse_gemm\", \"kernel\": \"%s\", \"shape\": \"%s\", \"t\": %ld, \"n\": "
+                                 "%ld, \"k\": %ld, "
+                                 "\"raster\": \"%s\", \"swizzle\": %d",
+                                 kernel->name, shape.name, static_cast<long>(t), static_cast<long>(shape.n),
+                                 static_cast<long>(shape.k), order == cuda::RasterOrder::kAlongM ? "M" : "N", swizzle),
+                            [=, base = weight.get()](int copy, cudaStream_t stream) {
+                              cuda::SparseGemmArgs rotated = args;
+                              rotated.weight = base + weight_bytes * copy;
+                              return kernel->run(rotated, workspace, stream) == cuda::GemmStatus::kOk;
+                            }});
+      }
     }
   }
+  measure(variants, copies, t <= kReplayed,
+          [&](double ms) { return text("\"dense_tflops\": %.1f", 2.0 * t * shape.n * shape.k / ms * 1e-9); });
+}
+
+// Those that run here, in groups that take the same operands.
+std::vector<std::vector<const cuda::SparseGemmKernel*>> kernels_by_operands(int arch) {
+  std::vector<std::vector<const cuda::SparseGemmKernel*>> groups;
+  for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
+    if (!kernel->runs_on(arch)) continue;
+    auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& group) {
+      return group.front()->operands == kernel->operands && group.front()->dtype == kernel->dtype &&
+             group.front()->layout == kernel->layout;
+    });
+    if (same == groups.end()) {
+      groups.push_back({kernel});
+    } else {
+      same->push_back(kernel);
+    }
+  }
+  return groups;
 }
 
 }  // namespace
@@ -227,17 +207,13 @@ int main(int argc, char** argv) {
     for (int64_t t : tokens) {
       for (const SparsePattern& sparse : kSparsePatterns) {
         benchmark_compress(sparse, t, k, sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit);
-        for (bool smoothed : {false, true}) {
-          benchmark_quantize_compress(sparse, t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit,
-                                      smoothed);
-        }
+        benchmark_quantize_compress(sparse, t, k, sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit);
       }
     }
   }
-  for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
-    if (!kernel->runs_on(arch)) continue;
+  for (const auto& kernels : kernels_by_operands(arch)) {
     for (const Shape& shape : kShapes) {
-      for (int64_t t : tokens) benchmark_gemm(*kernel, shape, t, properties.multiProcessorCount);
+      for (int64_t t : tokens) benchmark_gemms(kernels, shape, t, properties.multiProcessorCount);
     }
   }
   return 0;

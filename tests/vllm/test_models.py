@@ -79,8 +79,9 @@ def test_unknown_kinds_are_refused(tmp_path):
 def test_settings_of_gpus_are_refused(mode, ubatching, shares, match):
     """vLLM turns them off on a CPU."""
     config = SimpleNamespace(
+        quant_config=SimpleNamespace(layers=None),
         compilation_config=SimpleNamespace(cudagraph_mode=mode),
-        parallel_config=SimpleNamespace(use_ubatching=ubatching),
+        parallel_config=SimpleNamespace(use_ubatching=ubatching, tensor_parallel_size=1),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=shares),
     )
     with pytest.raises(ValueError, match=match):

@@ -1,14 +1,15 @@
 """A model that people know, SmolLM2-135M, in fp32, on text: prompts of up to 700 tokens, in chunks, behind cached prefixes.
 
 Not every token is transformers' own: of the millions of choices between channels in such a batch some are so close that rounding
-may decide them, and 2:4 makes much of one. So the test asks for most of the tokens, each with the engine's answer before it.
+decides them, and 2:4 makes much of one. transformers does not agree with itself either, where its two implementations of
+attention round differently; the engine must agree with it as much as they do.
 """
 
 from pydoc_data.topics import topics
 
 import pytest
 import torch
-from engine import engine, greedy
+from engine import engine, greedy, transformers_greedy
 from models import load, save_smollm2
 from transformers import AutoTokenizer
 
@@ -41,5 +42,16 @@ def test_smollm2(tmp_path, pattern):
         answers = greedy(llm, prompts, COUNT)
         assert greedy(llm, prompts, COUNT) == answers
     model = load(folder)
-    gaps = torch.stack([behind_the_best(model, *pair) for pair in zip(prompts, answers, strict=True)])
-    assert (gaps == 0).float().mean() > 0.9, gaps
+    model.set_attn_implementation("eager")
+    rounded_otherwise = transformers_greedy(model, prompts, COUNT)
+    model.set_attn_implementation("sdpa")
+    agreement, own = (
+        (torch.stack([behind_the_best(model, *pair) for pair in zip(prompts, found, strict=True)]) == 0)
+        .float()
+        .mean()
+        for found in (answers, rounded_otherwise)
+    )
+    print(
+        f"{pattern}: {agreement:.3f} of the engine's tokens are transformers', {own:.3f} of its own with other rounding"
+    )
+    assert agreement > own - 0.05

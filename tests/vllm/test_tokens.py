@@ -39,37 +39,36 @@ def rows(monkeypatch):
     return counted
 
 
-@pytest.mark.parametrize("chunks, prefix_caching", list(itertools.product(CHUNKS, (False, True))))
-def test_chunks_and_cached_prefixes(served, rows, chunks, prefix_caching):
+# Chunks, prefix cache, eager, processes. Those that CI leaves out are slow.
+QUICK = [
+    *itertools.product(CHUNKS, (False, True), [True], [1]),
+    *itertools.product(CHUNKS, [True], [False], [1]),
+    *itertools.product(["chunks"], [True], (True, False), [2]),
+]
+ALL = itertools.product(CHUNKS, (False, True), (True, False), (1, 2))
+
+
+@pytest.mark.parametrize(
+    "chunks, prefix_caching, eager, processes",
+    [pytest.param(*setting, marks=() if setting in QUICK else SLOW) for setting in ALL],
+)
+def test_tokens(served, rows, monkeypatch, chunks, prefix_caching, eager, processes):
+    if processes == 2:
+        monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
     folder, prompts, expected = served
-    with engine(folder, enable_prefix_caching=prefix_caching, **CHUNKS[chunks]) as llm:
-        rows.clear()
-        assert greedy(llm, prompts) == expected
-        # Three layers with q and down, two with gate.
-        assert sum(rows) == 8 * sum(LENGTHS)
-        rows.clear()
-        assert greedy(llm, prompts) == expected
-        assert (0 < sum(rows) < 8 * sum(LENGTHS)) if prefix_caching else sum(rows) == 8 * sum(LENGTHS)
-
-
-@pytest.mark.parametrize("chunks", CHUNKS)
-def test_compiled(served, rows, chunks):
-    folder, prompts, expected = served
-    with engine(folder, enforce_eager=False, enable_prefix_caching=True, **CHUNKS[chunks]) as llm:
-        rows.clear()
-        assert greedy(llm, prompts) == expected
-        assert sum(rows) == 8 * sum(LENGTHS)
-        assert greedy(llm, prompts) == expected
-
-
-@pytest.mark.parametrize("enforce_eager", [True, False])
-def test_two_processes(served, monkeypatch, enforce_eager):
-    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "0|1")
-    folder, prompts, expected = served
-    options = {"tensor_parallel_size": 2, "enable_prefix_caching": True, "enforce_eager": enforce_eager}
-    with engine(folder, **options, **CHUNKS["chunks"]) as llm:
-        assert greedy(llm, prompts) == expected
-        assert greedy(llm, prompts) == expected
+    options = {
+        "enable_prefix_caching": prefix_caching,
+        "enforce_eager": eager,
+        "tensor_parallel_size": processes,
+    }
+    with engine(folder, **options, **CHUNKS[chunks]) as llm:
+        for prefixes_are_cached in (False, prefix_caching):
+            rows.clear()
+            assert greedy(llm, prompts) == expected
+            if processes == 1:  # the rows of other processes are not seen here
+                # Three layers with q and down, two with gate.
+                every = 8 * sum(LENGTHS)
+                assert (0 < sum(rows) < every) if prefixes_are_cached else sum(rows) == every
 
 
 @pytest.mark.slow

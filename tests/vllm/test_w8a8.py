@@ -81,3 +81,10 @@ def test_folders_of_quantize(tmp_path, calls, options, layers, dtype):
             for context in (prefill, decode)
         )
         assert torch.equal(y, run_rows(phase, sparse, dense, x)), name
+
+
+def test_two_processes_are_refused_before_a_worker_starts(tmp_path):
+    folder = save_quantized(save_dense(tmp_path / "dense"), tmp_path / "w8a8", OutstandingSparseConfig())
+    match = "tensor_parallel_size: 2 is not allowed with 8-bit weights"
+    with pytest.raises(ValueError, match=match), engine(folder, tensor_parallel_size=2):
+        pass

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from vllm.compilation import backends
 from vllm.compilation.breakable_cudagraph import is_breakable_cudagraph_enabled
 from vllm.config import CUDAGraphMode, VllmConfig, get_current_vllm_config
-from vllm.distributed import get_tensor_model_parallel_world_size
 from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
 from vllm.model_executor.layers.quantization.compressed_tensors.compressed_tensors import (
@@ -21,7 +20,7 @@ from amber_ext.integrations.vllm.compressed_tensors import PrunedCompressedMetho
 from amber_ext.integrations.vllm.parts import Projection
 from amber_ext.integrations.vllm.pruned import PrunedLinearMethod
 from amber_ext.integrations.vllm.quantized import QuantizedLinearMethod
-from amber_ext.integrations.vllm.runners import follow_runner
+from amber_ext.integrations.vllm.runners import follow_runner, wrap
 from amber_ext.layers.sites import decide_projection, layer_number, score_of_projection
 from amber_ext.methods.checkpoint import QUANT_METHOD
 
@@ -131,7 +130,8 @@ class AmberVllmConfig(QuantizationConfig):
         """A method of ours for linear layers with a pruned or 8-bit part, vLLM's own for the others.
 
         Raises:
-            ValueError: the engine's settings are not allowed with amber_ext. RuntimeError: nor is this version of vLLM.
+            ValueError: vLLM keeps in one weight what has 8 bits and what has not. RuntimeError: this version of vLLM is not
+                followed.
         """
         own = None
         if self.inner is not None:
@@ -145,7 +145,7 @@ class AmberVllmConfig(QuantizationConfig):
         if backends.model_tag in _DRAFTS and self.layers is None:
             return method  # what a draft model computes is verified by the model itself
         if any(part["kind"] == "quantized" for part in fields):
-            check_quantized(fields, prefix)
+            check_merged(fields, prefix)
             method = QuantizedLinearMethod(fields, prefix, config)
         elif any(part["kind"] == "pruned" for part in fields):
             projections = [Projection.of(part) for part in fields]
@@ -155,7 +155,6 @@ class AmberVllmConfig(QuantizationConfig):
                 method = PrunedLinearMethod(projections, prefix, config)
         else:
             return method
-        check_engine(config)
         follow_runner(config)
         return method
 
@@ -175,21 +174,37 @@ class AmberVllmConfig(QuantizationConfig):
         return fields
 
 
-def check_quantized(fields: Sequence[Mapping[str, object]], prefix: str) -> None:
-    """Raises ValueError for 8-bit layers that cannot be served as they are."""
+def check_merged(fields: Sequence[Mapping[str, object]], prefix: str) -> None:
+    """Raises ValueError for projections that vLLM keeps in one weight, and of which some have 8 bits."""
     if len({(part["kind"], part.get("dtype")) for part in fields}) > 1:
         names = ", ".join(str(part["name"]) for part in fields)
         raise ValueError(
             f"unquantized: vLLM keeps {names} of '{prefix}' in one weight; it must name all of them, or none"
         )
-    if (processes := get_tensor_model_parallel_world_size()) > 1:
-        raise ValueError(
-            f"tensor_parallel_size: {processes} is not allowed with 8-bit weights of amber_ext; it must be 1"
-        )
+
+
+def check_engines() -> None:
+    """Has vLLM refuse engines with settings that amber_ext does not serve, while their configuration is built.
+
+    vLLM asks nobody then, so it is done behind its own checks; again changes nothing.
+    """
+
+    def check(call: Callable[[], object], arguments: dict[str, object]) -> None:
+        call()
+        config = arguments["self"]
+        if isinstance(config.quant_config, AmberVllmConfig):
+            check_engine(config)
+
+    wrap(VllmConfig, "__post_init__", check)
 
 
 def check_engine(config: VllmConfig) -> None:
-    """Raises ValueError for settings under which prefill and decode cannot be told apart."""
+    """Raises ValueError for settings that 8-bit weights lack, or under which prefill and decode cannot be told apart."""
+    processes = config.parallel_config.tensor_parallel_size
+    if config.quant_config.layers is not None and processes > 1:
+        raise ValueError(
+            f"tensor_parallel_size: {processes} is not allowed with 8-bit weights of amber_ext; it must be 1"
+        )
     mode = config.compilation_config.cudagraph_mode
     if mode is not None and mode.mixed_mode() == CUDAGraphMode.FULL:
         raise ValueError(

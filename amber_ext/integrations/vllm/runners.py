@@ -34,7 +34,7 @@ def follow_runner(config: VllmConfig) -> None:
         hooks = first_runner.HOOKS
     for name, (parameters, hook) in hooks.items():
         _check(GPUModelRunner, name, parameters)
-        _wrap(GPUModelRunner, name, hook)
+        wrap(GPUModelRunner, name, hook)
 
 
 def _check(runner: type, name: str, parameters: tuple[str, ...]) -> None:
@@ -46,9 +46,9 @@ def _check(runner: type, name: str, parameters: tuple[str, ...]) -> None:
         )
 
 
-def _wrap(runner: type, name: str, hook: Callable[..., object]) -> None:
-    """``hook(call, arguments)`` stands in the method's place; ``call(**arguments)`` is the method."""
-    method = runner.__dict__[name]
+def wrap(owner: type, name: str, hook: Callable[..., object]) -> None:
+    """``hook(call, arguments)`` stands in a method's place, and ``call()`` is the method; again changes nothing."""
+    method = owner.__dict__[name]
     if hasattr(method, "_amber_ext"):
         return
     signature = inspect.signature(method)
@@ -63,4 +63,4 @@ def _wrap(runner: type, name: str, hook: Callable[..., object]) -> None:
         return hook(call, bound.arguments)
 
     wrapped._amber_ext = True
-    setattr(runner, name, wrapped)
+    setattr(owner, name, wrapped)
