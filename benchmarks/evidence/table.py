@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from environment import load, markdown, percent
+from collections.abc import Callable
+from functools import wraps
+
+from environment import RESULTS, load, markdown, percent
 
 # What the steps are called in the paper.
 STEPS = {
@@ -13,6 +16,23 @@ STEPS = {
 }
 
 
+def of_results(*names: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    """A table of these results files; it says so where one of them is not there."""
+
+    def decorate(table: Callable[[], str]) -> Callable[[], str]:
+        @wraps(table)
+        def printed() -> str:
+            missing = [name for name in names if not (RESULTS / f"{name}.json").exists()]
+            if missing:
+                return f"*Not measured:* no `{missing[0]}.json` is in `benchmarks/results/` yet."
+            return table()
+
+        return printed
+
+    return decorate
+
+
+@of_results("published", "evidence_ladder")
 def published() -> str:
     """What the paper reports, of its models, beside what its steps do to the perplexity of ours."""
     paper, ours = load("published"), load("evidence_ladder")
@@ -40,14 +60,17 @@ def published() -> str:
     )
 
 
+@of_results("evidence_ladder")
 def ladder() -> str:
     return _by_pattern("ladder")
 
 
+@of_results("evidence_neighbours")
 def neighbours() -> str:
     return _by_pattern("neighbours")
 
 
+@of_results("evidence_folding", "evidence_folding_choice")
 def folding() -> str:
     """Perplexities, and how often the choice differs."""
     choice = load("evidence_folding_choice")
@@ -69,18 +92,22 @@ def folding() -> str:
     return _by_pattern("folding") + "\n\n" + caption + "\n\n" + markdown(header, rows)
 
 
+@of_results("evidence_sliding")
 def sliding() -> str:
     return _by_pattern("sliding")
 
 
+@of_results("evidence_quantization")
 def quantization() -> str:
     return _by_pattern("quantization")
 
 
+@of_results("evidence_weight_masks")
 def weight_masks() -> str:
     return _by_pattern("weight_masks")
 
 
+@of_results("evidence_allocators")
 def allocators() -> str:
     data = load("evidence_allocators")
     settings = data["settings"]
