@@ -24,10 +24,12 @@ class FoldedScores:
 
     Attributes:
         weights: module's name to its new weight, of norms and of the linears that read them.
+        norms: how many of them are norms.
         config: the configuration with ``"magnitude"`` for the projections that were folded.
     """
 
     weights: dict[str, torch.Tensor]
+    norms: int
     config: AmberConfig
 
     def apply(self, model: torch.nn.Module) -> None:
@@ -91,7 +93,7 @@ def fold_scores(
             weight = model.get_submodule(reader).weight.detach()
             weights[reader] = (weight.float() / applied).to(weight.dtype)
     scores = {**config.projection_scores, **dict.fromkeys(folded, MAGNITUDE)}
-    return FoldedScores(weights, dataclasses.replace(config, projection_scores=scores))
+    return FoldedScores(weights, len(scored), dataclasses.replace(config, projection_scores=scores))
 
 
 def _norms(model: torch.nn.Module, decisions: Mapping[LinearSite, SiteDecision]) -> dict[str, str]:

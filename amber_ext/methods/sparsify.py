@@ -79,7 +79,8 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig, *, fold_scores: bool 
     replace_modules(model, replacements)
     remember_config(model, config)
     rows = tuple(report_row(site, decision.pattern, decision.reason) for site, decision in decisions.items())
-    return Report(config, rows, bytes_before, bytes_after, warnings_of(replacements))
+    norms = 0 if folded is None else folded.norms
+    return Report(config, rows, bytes_before, bytes_after, warnings_of(replacements), norms)
 
 
 def densify_(model: torch.nn.Module) -> None:

@@ -65,6 +65,9 @@ def test_folded_scores_are_saved_and_loaded(run, tiny_model_folder, tmp_path):
     report = sparsify_(by_hand, AmberConfig(), fold_scores=True)
     assert torch.equal(logits(again), logits(by_hand))
     assert again.config.quantization_config.config == report.config
+    assert "gate_proj: magnitude" in result.stdout
+    card = (out / "README.md").read_text()
+    assert "folded into 8 norms" in card and "those of the original" not in card
     assert again.model.layers[1].mlp.gate_proj.score == "magnitude"
     assert again.model.layers[1].mlp.down_proj.score == "robust_norm"
 
