@@ -53,8 +53,10 @@ def test_the_whole_comparison(evaluate, tiny_model_folder, data, tmp_path):
     loaded = load_model(str(tiny_model_folder))
     ids = tokenize(loaded.tokenizer, read_text(data / "text.txt"), 200)
     assert rows["dense"]["cells"]["perplexity"]["value"] == perplexity(loaded.model, ids, 64)
-    values = [row["cells"]["perplexity"]["value"] for row in rows.values()]
-    assert len(set(values)) == len(values)  # each line is another model
+    # Each line is another model, but for a fold that changes no choice, a budget that 8 bits keep, and few steps from Wanda.
+    alike = ("robust_norm_folded", "outstanding_unquantized", "weight_maskpro")
+    values = [row["cells"]["perplexity"]["value"] for row in rows.values() if row["method"] not in alike]
+    assert len(set(values)) == len(values)
     assert (tmp_path / "out" / "plot.png").read_bytes().startswith(b"\x89PNG")
     table = (tmp_path / "out" / "table.md").read_text()
     assert table == markdown_table(list(rows.values()))
