@@ -34,8 +34,11 @@ GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "weight_masks": [
         (("robust_norm", "weight_magnitude", "weight_wanda", "weight_maskpro", "weight_lbc"), ("2:4",))
     ],
+    # What has no pattern drops the same share at both.
     "neighbours": [
-        (("magnitude", "teal_uniform", "teal", "acttail", "clact", "shift", "robust_norm_rescale"), PATTERNS),
+        (("magnitude",), PATTERNS),
+        (("teal_uniform", "teal", "acttail"), ("2:4",)),
+        (("clact", "shift", "robust_norm_rescale"), PATTERNS),
     ],
 }
 
