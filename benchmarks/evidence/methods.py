@@ -1,7 +1,7 @@
 """Perplexity of SmolLM2-135M-Instruct by method: the paper's steps and its neighbours. Writes results/evidence_<group>.json.
 
-The first tokens of WikiText-2 in windows of 1024, every token prefilled; calibration on C4. AMBER_DATA names the folder that holds both. It can be stopped and started again: finished rows lie in
-build/evidence. Run it as ``python benchmarks/evidence/methods.py GROUP`` with ``benchmarks`` in PYTHONPATH.
+The first tokens of WikiText-2 in windows of 1024, every token prefilled; calibration on C4. AMBER_DATA names the folder that
+holds both. It can be stopped and started again: finished rows lie in build/evidence. Run it as ``python benchmarks/evidence/methods.py [GROUP ...]`` with ``benchmarks`` in PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def rows(group: str) -> list[Row]:
 
 
 def main() -> None:
-    if len(sys.argv) != 2 or sys.argv[1] not in GROUPS:
-        sys.exit(f"usage: methods.py GROUP, one of: {', '.join(GROUPS)}")
-    group = sys.argv[1]
+    groups = sys.argv[1:] or list(GROUPS)
+    if unknown := [group for group in groups if group not in GROUPS]:
+        sys.exit(f"group: {unknown[0]!r} is not known; allowed: {', '.join(GROUPS)}")
     settings = {
         "tokens": TOKENS,
         "window": WINDOW,
@@ -60,31 +60,34 @@ def main() -> None:
         "skip": paper_table.SKIP,
         "seed": 0,  # of MaskPro's draws; the others draw nothing
     }
-    results = EvalRun(environment.ROOT / "build" / "evidence" / group, settings)
     loaded = load_model("smollm2")
     text = read_text(paper_table.DATA / "wikitext2_raw" / "wiki.test.raw")
+    tokens = tokenize(loaded.tokenizer, text, TOKENS)
     calibration = tokenize(loaded.tokenizer, paper_table.c4_text(), paper_table.CALIBRATION_TOKENS)
-    run(
-        results,
-        loaded.model,
-        loaded.tokenizer,
-        rows(group),
-        {},
-        Calibration([ids[None] for ids in calibration.split(WINDOW)], paper_table.SKIP),
-        tokens=tokenize(loaded.tokenizer, text, TOKENS),
-        report=lambda message: print(message, flush=True),
-    )
-    path = environment.write(
-        f"evidence_{group}",
-        {
-            "model": "SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to bf16)",
-            "text": "WikiText-2 raw test",
-            "calibration": "C4",
-            "settings": settings,
-            "rows": results.rows(),
-        },
-    )
-    print(f"wrote {path.relative_to(environment.ROOT)}")
+    batches = [ids[None] for ids in calibration.split(WINDOW)]
+    for group in groups:
+        results = EvalRun(environment.ROOT / "build" / "evidence" / group, settings)
+        run(
+            results,
+            loaded.model,
+            loaded.tokenizer,
+            rows(group),
+            {},
+            Calibration(batches, paper_table.SKIP),
+            tokens=tokens,
+            report=lambda message: print(message, flush=True),
+        )
+        path = environment.write(
+            f"evidence_{group}",
+            {
+                "model": "SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to bf16)",
+                "text": "WikiText-2 raw test",
+                "calibration": "C4",
+                "settings": settings,
+                "rows": results.rows(),
+            },
+        )
+        print(f"wrote {path.relative_to(environment.ROOT)}")
 
 
 if __name__ == "__main__":
