@@ -127,6 +127,9 @@ benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/w8a8.py
 	$(BIN)/python benchmarks/planner.py
 	$(BIN)/python benchmarks/paper_table.py
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/evidence/methods.py
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/evidence/allocators.py
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/evidence/folding.py
 
 # The build needs torch and the build tools before pip sees this package.
 $(VENV)/.tools: pyproject.toml constraints.txt Makefile

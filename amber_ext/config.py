@@ -30,7 +30,9 @@ class AmberConfig:
 
     Attributes:
         pattern: N:M of the pruned layers' inputs, for example ``"2:4"``.
-        score: one of `amber_ext.ops.scores.SCORES`: ``"magnitude"``, ``"wanda"`` or ``"robust_norm"``.
+        score: one of `amber_ext.ops.scores.SCORES`: ``"magnitude"``, ``"wanda"``, ``"robust_norm"`` or
+            ``"robust_norm_trimmed"``.
+        projection_scores: projection name to the score that it has instead of ``score``.
         rescale: ``"none"`` (the paper) or ``"variance"`` (`nm_prune`).
         targets: names of the projections to prune, as the model's modules are called.
         skip_layers: projection name to the decoder layers in which it stays dense.
@@ -55,6 +57,7 @@ class AmberConfig:
     backend: str = "auto"
     allow_unpruned: bool = False
     cached_prompts: str = "sparse"
+    projection_scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     # Whether no targets at all make sense.
     may_be_empty: ClassVar[bool] = False
@@ -77,11 +80,8 @@ class AmberConfig:
             )
         set_field(self, "targets", targets)
         skips = mapping_of("skip_layers", self.skip_layers, "layer numbers")
-        set_field(
-            self,
-            "skip_layers",
-            {name: layer_numbers("skip_layers", name, ids) for name, ids in skips.items()},
-        )
+        skips = {name: layer_numbers("skip_layers", name, ids) for name, ids in skips.items()}
+        set_field(self, "skip_layers", skips)
         patterns_of = {
             name: mapping_of(f"layer_patterns: {name}", patterns, "layer numbers")
             for name, patterns in mapping_of("layer_patterns", self.layer_patterns, "dicts").items()
@@ -96,7 +96,11 @@ class AmberConfig:
                 for name, patterns in patterns_of.items()
             },
         )
-        for field in ("skip_layers", "layer_patterns"):
+        scores = mapping_of("projection_scores", self.projection_scores, "scores")
+        set_field(self, "projection_scores", scores)
+        for name, score in scores.items():
+            one_of(f"projection_scores: {name}", score, tuple(SCORES))
+        for field in ("skip_layers", "layer_patterns", "projection_scores"):
             for name in getattr(self, field):
                 if name not in self.targets:
                     raise ValueError(f"{field}: {name!r} is not a target; targets: {', '.join(self.targets)}")

@@ -15,11 +15,12 @@ from typing import Annotated
 import environment
 import typer
 
+from amber_ext.evaluation.prepare import Calibration
 from amber_ext.evaluation.results import EvalRun
 from amber_ext.evaluation.run import run
 from amber_ext.evaluation.tasks import load_tasks
 from amber_ext.evaluation.text import read_text, tokenize
-from amber_ext.evaluation.variants import Calibration, Row, make_rows
+from amber_ext.evaluation.variants import Row, make_rows
 from amber_ext.models import load_model
 from amber_ext.perplexity import WINDOW
 

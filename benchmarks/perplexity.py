@@ -13,10 +13,11 @@ import environment
 import torch
 
 from amber_ext import AmberConfig
+from amber_ext.evaluation.prepare import Calibration
 from amber_ext.evaluation.results import PERPLEXITY, EvalRun
 from amber_ext.evaluation.run import run
 from amber_ext.evaluation.text import read_text, tokenize
-from amber_ext.evaluation.variants import DENSE, Calibration, Row, config_row
+from amber_ext.evaluation.variants import DENSE, Row, config_row
 from amber_ext.models import load_model
 from amber_ext.perplexity import WINDOW
 from amber_ext.planning.paper_rule import plan_from

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import kernel_counts
 from environment import load, markdown, percent
+from evidence.table import TABLES as EVIDENCE
 from gpu.table import gpu, measured_speedups
 from predictions.table import predicted, public_ratios
 from serving.table import vllm
@@ -198,5 +199,6 @@ TABLES = {
     for table in (
         *(patterns, families, perplexity, w8a8, planner, eval_smollm2, eval_tinyllama, cpu, gpu),
         *(selection_counts, gemm_counts, architectures, predicted, public_ratios, vllm),
+        *EVIDENCE,
     )
 }

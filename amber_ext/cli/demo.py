@@ -11,11 +11,12 @@ import typer
 from amber_ext.cli.options import TokensOption, console, messages
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
 from amber_ext.evaluation.plots import check_plot, plot_comparison
+from amber_ext.evaluation.prepare import Calibration
 from amber_ext.evaluation.results import EvalRun, to_json
 from amber_ext.evaluation.run import run as evaluate
 from amber_ext.evaluation.table import terminal_table
 from amber_ext.evaluation.text import builtin_text, greedy_answer, tokenize
-from amber_ext.evaluation.variants import Calibration, Row, make_rows
+from amber_ext.evaluation.variants import Row, make_rows
 from amber_ext.files import check_file, check_folder, write_text
 from amber_ext.methods.quantize import quantize_
 from amber_ext.methods.sparsify import sparsify_

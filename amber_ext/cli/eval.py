@@ -19,12 +19,13 @@ from amber_ext.cli.options import (
 from amber_ext.config import AmberConfig
 from amber_ext.evaluation.content import contents
 from amber_ext.evaluation.plots import check_plot, plot_comparison
+from amber_ext.evaluation.prepare import Calibration, check_rows
 from amber_ext.evaluation.results import PERPLEXITY, RESULTS, EvalRun
 from amber_ext.evaluation.run import run as run_cells
 from amber_ext.evaluation.table import markdown_table, terminal_table
 from amber_ext.evaluation.tasks import load_tasks
 from amber_ext.evaluation.text import builtin_text, read_text, tokenize
-from amber_ext.evaluation.variants import METHODS, Calibration, check_rows, make_rows
+from amber_ext.evaluation.variants import METHODS, make_rows
 from amber_ext.files import check_file, check_folder, write_text
 from amber_ext.perplexity import WINDOW
 
@@ -70,7 +71,9 @@ def run(
         ),
     ] = None,
     calibration_tokens: Annotated[int, typer.Option(help="How many tokens of it.")] = 4096,
-    skip: Annotated[int, typer.Option(help="Layers that robust_norm_skips leaves dense.")] = 5,
+    skip: Annotated[
+        int, typer.Option(help="Layers in which layer_skip and robust_norm_skips leave q and gate dense.")
+    ] = 5,
     limit: Annotated[
         int | None, typer.Option(help="Documents a task, the first ones. [default: all]")
     ] = None,

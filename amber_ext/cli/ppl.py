@@ -47,16 +47,11 @@ def run(
 ) -> None:
     """Perplexity: dense against pruned. For a quantised model: dense 8-bit against its pruned prefill."""
     from amber_ext.evaluation.plots import check_plot, plot_comparison
+    from amber_ext.evaluation.prepare import Calibration, check_rows
     from amber_ext.evaluation.results import PERPLEXITY, EvalRun
     from amber_ext.evaluation.run import run as evaluate
     from amber_ext.evaluation.table import terminal_table
-    from amber_ext.evaluation.variants import (
-        Calibration,
-        check_rows,
-        config_row,
-        make_rows,
-        rows_of_quantized,
-    )
+    from amber_ext.evaluation.variants import config_row, make_rows, rows_of_quantized
 
     if plot:
         check_plot("plot", plot)

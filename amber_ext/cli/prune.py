@@ -36,6 +36,13 @@ def run(
     score: ScoreOption = "robust_norm",
     target: TargetOption = list(DEFAULT_TARGETS),
     rescale: RescaleOption = "none",
+    fold_scores: Annotated[
+        bool,
+        typer.Option(
+            "--fold-scores",
+            help="Fold scores into the norms before q and gate, which are then pruned by |x|.",
+        ),
+    ] = False,
     measure: MeasureOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,13 +57,20 @@ def run(
         wanted = AmberConfig.load(config)
     else:
         wanted = AmberConfig(pattern=pattern, score=score, targets=tuple(target), rescale=rescale)
+    quantized = is_quantized_folder(model)
+    if quantized and fold_scores:
+        raise ValueError(
+            f"fold_scores: {model!r} is quantised; only weights that are not can take other factors"
+        )
     check_replaced_folder("out", out)
     measurement = Measurement(measure)
     # The weights are saved, so they keep the dtype that they have.
     loaded = load(model, "auto")
     measurement.take("original", loaded)
-    quantized = is_quantized_folder(model)
-    report = (prune_quantized_ if quantized else sparsify_)(loaded.model, wanted)
+    if quantized:
+        report = prune_quantized_(loaded.model, wanted)
+    else:
+        report = sparsify_(loaded.model, wanted, fold_scores=fold_scores)
     measurement.take("this model", loaded)
     save = save_quantized if quantized else save_pruned
     save(loaded.model, out, loaded.tokenizer, measurement.card(report, model))

@@ -7,9 +7,10 @@ from dataclasses import asdict
 
 import torch
 
+from amber_ext.evaluation.prepare import Calibration, prepared
 from amber_ext.evaluation.results import PERPLEXITY, EvalRun
 from amber_ext.evaluation.tasks import run_task
-from amber_ext.evaluation.variants import Calibration, Row, prepared
+from amber_ext.evaluation.variants import Row
 from amber_ext.perplexity import WINDOW, perplexity
 
 

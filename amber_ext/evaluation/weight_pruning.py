@@ -40,14 +40,14 @@ def prune_weights_(
     pattern = Pattern(pattern)
     norms = dict.fromkeys(names)
     if score == "wanda":
-        norms = _input_norms(model, names, batches)
+        norms = input_norms(model, names, batches)
     with torch.no_grad():
         for name in names:
             weight = model.get_submodule(name).weight
             weight.copy_(nm_prune(weight, pattern, norms[name]))
 
 
-def _input_norms(
+def input_norms(
     model: torch.nn.Module, names: Sequence[str], batches: Iterable[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """``‖X_:j‖₂`` of each layer's input, fp32 ``[K]``, > 0."""

@@ -53,7 +53,7 @@ def model_card(
         _code(_TRANSFORMERS),
         _code(_VLLM),
         "## Configuration",
-        f"Scores: `{report.config.score}`; rescale: `{report.config.rescale}`. All of it is in `config.json`, under "
+        f"Scores: `{report.scores}`; rescale: `{report.config.rescale}`. All of it is in `config.json`, under "
         "`quantization_config`.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -68,6 +68,11 @@ def _what_was_done(report: Report, quantized: bool) -> str:
     if not sparse:
         return text + "None has a pruned input."
     kept = "" if quantized else " The weights are those of the original."
+    if report.folded_norms:
+        kept = (
+            f" Their scores are folded into {report.folded_norms} norms, and the weights that read these are divided by them: "
+            "dense, the model computes what the original does, up to rounding."
+        )
     return (
         f"{text}In prefill the inputs of {len(sparse)} of its {len(report.rows)} linear projections keep, token by token, "
         f"only their most important channels.{kept}"

@@ -141,7 +141,12 @@ def decide_projection(
 def score_for(site: LinearSite, config: AmberConfig) -> str:
     """The score that ``config`` gives to this site."""
     # Tokens are routed to experts dynamically; the paper uses plain magnitudes there (section 4).
-    return MAGNITUDE if site.is_expert else config.score
+    return MAGNITUDE if site.is_expert else score_of_projection(config, site.projection)
+
+
+def score_of_projection(config: AmberConfig, projection: str) -> str:
+    """The score that ``config`` gives to a projection outside experts."""
+    return config.projection_scores.get(projection, config.score)
 
 
 def find_linears(model: torch.nn.Module) -> list[LinearSite]:

@@ -26,7 +26,7 @@ def readers_of_norm(model: torch.nn.Module, norm_name: str) -> list[str] | None:
             readers <= parts <= readers | kind.other_parts
             and _is_proportional(children[attribute])
             and all(_stands_once(model, name) for name in (norm_name, *names))
-            and _owns_weight(model, children[attribute])
+            and owns_weight(model, children[attribute])
         ):
             return names
     return None
@@ -38,9 +38,9 @@ def _stands_once(model: torch.nn.Module, name: str) -> bool:
     return sum(other is module for _, other in model.named_modules(remove_duplicate=False)) == 1
 
 
-def _owns_weight(model: torch.nn.Module, norm: torch.nn.Module) -> bool:
-    """Whether no other tensor of the model lies in the memory of the norm's weight."""
-    weight = norm.weight
+def owns_weight(model: torch.nn.Module, module: torch.nn.Module) -> bool:
+    """Whether no other tensor of the model lies in the memory of the module's weight."""
+    weight = module.weight
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     begin, end = _extent(weight)
     extents = [_extent(tensor) for _, tensor in tensors if tensor.device == weight.device and tensor.numel()]

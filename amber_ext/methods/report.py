@@ -65,6 +65,8 @@ class Report:
         bytes_before, bytes_after: memory of the linear layers, fused experts left out: weights, biases, scales and
             factors, and copies of weights for windowed patterns where a sparse kernel may read them.
         warnings: of layers that pruning makes slower on their GPU.
+        folded_norms: how many norms took scores (``fold_scores``); their weights and those of the layers that read them
+            are then others than the original's.
     """
 
     config: AmberConfig
@@ -72,6 +74,7 @@ class Report:
     bytes_before: int
     bytes_after: int
     warnings: tuple[str, ...] = ()
+    folded_norms: int = 0
 
     @property
     def coverage(self) -> float:
@@ -82,6 +85,12 @@ class Report:
     def extra_bytes(self) -> int:
         """Memory that the linear layers take beyond what they took."""
         return self.bytes_after - self.bytes_before
+
+    @property
+    def scores(self) -> str:
+        """The score, and the projections that have another: ``"robust_norm (q_proj: magnitude)"``."""
+        others = ", ".join(f"{name}: {score}" for name, score in self.config.projection_scores.items())
+        return f"{self.config.score} ({others})" if others else self.config.score
 
     @property
     def bytes_saved(self) -> int:
@@ -97,6 +106,7 @@ class Report:
             "bytes_after": self.bytes_after,
             "extra_bytes": self.extra_bytes,
             "warnings": list(self.warnings),
+            "folded_norms": self.folded_norms,
             "rows": [asdict(row) for row in self.rows],
         }
 
@@ -114,8 +124,12 @@ class Report:
             )
             memory = f"{self.bytes_before:,} bytes became {self.bytes_after:,}"
         else:
-            title = f"{len(sparse)} of {len(self.rows)} linear projections pruned to {patterns} ({self.config.score})"
+            title = (
+                f"{len(sparse)} of {len(self.rows)} linear projections pruned to {patterns} ({self.scores})"
+            )
             memory = f"{self.extra_bytes:,} extra bytes"
+            if self.folded_norms:
+                memory += f"; scores folded into {self.folded_norms} norms"
         lines = [f"{title}; coverage {self.coverage:.1%} of linear FLOPs; {memory}"]
         groups: dict[tuple[str, bool, str], int] = {}
         for row in self.rows:

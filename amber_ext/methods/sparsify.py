@@ -9,11 +9,12 @@ from amber_ext.layers.pruned_experts import is_fused_experts, prune_experts
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
 from amber_ext.layers.sites import LinearSite, SiteDecision, decide, find_linears, quantized_layer
+from amber_ext.methods import score_folding
 from amber_ext.methods.report import Report, layer_bytes, report_row, warnings_of
 from amber_ext.phase import install_phase_hooks, remove_phase_hooks
 
 
-def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
+def sparsify_(model: torch.nn.Module, config: AmberConfig, *, fold_scores: bool = False) -> Report:
     """Prunes the inputs of the layers that ``config`` names, in place.
 
     Weights are shared, not copied (but for windowed patterns on a GPU, `WeightCopies`): peak extra memory is
@@ -23,19 +24,30 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
     Args:
         model: any module with ``nn.Linear`` layers; transformers models also get hooks that tell
             prefill from decode (`amber_ext.phase`).
+        fold_scores: multiplies the channel scales of layers that read a norm's output (q and gate in models like Llama)
+            into that norm, and divides the weights that read it by them, so that these layers prune by plain magnitude
+            and choose as their score does (`amber_ext.methods.score_folding`). It changes weights for good: the model
+            computes the same up to rounding, and `densify_` leaves them so. The report's configuration says
+            ``projection_scores``, with which the changed model is saved, loaded and served.
 
     Returns:
         the `Report`: what is sparse, what stayed dense and why.
 
     Raises:
         ValueError: unknown targets or layers, no linear layers, a quantised model, unsupported fused experts, a
-            weight with NaN or Inf, or a model whose phases cannot be told (`install_phase_hooks`).
+            weight with NaN or Inf, a model whose phases cannot be told (`install_phase_hooks`), or scores that cannot
+            be folded.
         TypeError: config is no `AmberConfig`.
     """
     refuse_quantized(model)
     sites = find_linears(model)
     check_config(sites, config)
     decisions = {site: decide(site, config) for site in sites}
+    folded = None
+    if fold_scores:
+        folded = score_folding.fold_scores(model, decisions, config)
+        config = folded.config
+        decisions = {site: decide(site, config) for site in sites}
 
     replacements: dict[str, torch.nn.Module] = {}
     made: dict[tuple[object, ...], torch.nn.Module] = {}
@@ -62,10 +74,13 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig) -> Report:
         discard(replacements.values())
         raise
 
+    if folded is not None:
+        folded.apply(model)
     replace_modules(model, replacements)
     remember_config(model, config)
     rows = tuple(report_row(site, decision.pattern, decision.reason) for site, decision in decisions.items())
-    return Report(config, rows, bytes_before, bytes_after, warnings_of(replacements))
+    norms = 0 if folded is None else folded.norms
+    return Report(config, rows, bytes_before, bytes_after, warnings_of(replacements), norms)
 
 
 def densify_(model: torch.nn.Module) -> None:

@@ -46,6 +46,8 @@ def channel_scale(weight: torch.Tensor, score: str) -> torch.Tensor:
         score: ``"magnitude"``: ``c = 1``. ``"wanda"``: ``c_j = ‖W_:j‖₂ / min_k ‖W_:k‖₂``.
             ``"robust_norm"``: the same of ``(W − μ) / σ``, where μ and σ are the mean and population
             standard deviation of the entries between the 0.5 % and 99.5 % quantiles of W.
+            ``"robust_norm_trimmed"``: the same, but the norm too leaves out the entries beyond these quantiles (the
+            formula as it is printed; a column that lies beyond them whole has norm 0).
 
     Returns:
         fp32 ``[K]`` on weight's device, finite and > 0. The minimum runs over columns of norm > 0;
@@ -88,20 +90,24 @@ def selection_scale(weight: torch.Tensor, score: str) -> torch.Tensor | None:
     return channel_scale(weight, score) if needs_scale(score) else None
 
 
-def centred_column_norms(weight: torch.Tensor, centre: float) -> torch.Tensor:
-    """``‖W_:j − centre‖₂``, fp64 ``[K]``."""
+def centred_column_norms(
+    weight: torch.Tensor, centre: float, inside: tuple[float, float] | None = None
+) -> torch.Tensor:
+    """``‖W_:j − centre‖₂``, fp64 ``[K]``; of the entries between (and including) these two alone, where they are given."""
     squares = torch.zeros(weight.shape[1], dtype=torch.float64, device=weight.device)
     largest = max(float(rows.abs().amax()) for rows in _row_chunks(weight))
     # Elsewhere squares in fp32 overflow or vanish. Within, fp32 stays, as scores must not change.
     dtype = torch.float32 if SMALLEST_SQUARED <= largest <= LARGEST_SQUARED else torch.float64
     for rows in _row_chunks(weight):
-        squares += (rows.to(dtype) - centre).square().sum(0, dtype=torch.float64)
+        entries = (rows.to(dtype) - centre).square()
+        if inside is not None:
+            entries = torch.where((rows.float() >= inside[0]) & (rows.float() <= inside[1]), entries, 0.0)
+        squares += entries.sum(0, dtype=torch.float64)
     return squares.sqrt()
 
 
-def trimmed_mean(weight: torch.Tensor) -> float:
-    """The mean of the entries between (and including) the 0.5 % and 99.5 % quantiles."""
-    low, high = exact_quantiles(weight, (LOW_QUANTILE, HIGH_QUANTILE))
+def trimmed_mean(weight: torch.Tensor, low: float, high: float) -> float:
+    """The mean of the entries between (and including) ``low`` and ``high``."""
     total, count = 0.0, 0
     for rows in _row_chunks(weight):
         rows = rows.float()
@@ -172,14 +178,22 @@ def _flat_chunks(values: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(values.flatten().split(_CHUNK_ELEMENTS))
 
 
+def _robust_norms(weight: torch.Tensor, trimmed: bool) -> torch.Tensor:
+    """``‖W_:j − μ‖₂``, fp64 ``[K]``, of all entries or of those that μ is taken from."""
+    bounds = exact_quantiles(weight, (LOW_QUANTILE, HIGH_QUANTILE))
+    # σ divides every column alike and cancels in c, so only μ is needed.
+    return centred_column_norms(weight, trimmed_mean(weight, *bounds), bounds if trimmed else None)
+
+
 # The score that needs no weight: the paper's naive top-k, and what experts are pruned by.
 MAGNITUDE = "magnitude"
 
 SCORES: dict[str, Score] = {
     MAGNITUDE: Score("|x|", None),
     "wanda": Score("|x| · norm of the weight's column", lambda weight: centred_column_norms(weight, 0.0)),
-    # σ divides every column alike and cancels in c, so only μ is needed.
-    "robust_norm": Score(
-        "|x| · robust norm (Amber Pruner)", lambda weight: centred_column_norms(weight, trimmed_mean(weight))
+    "robust_norm": Score("|x| · robust norm (Amber Pruner)", lambda weight: _robust_norms(weight, False)),
+    # As the paper prints it: W is replaced by its entries between the quantiles before the norm, too.
+    "robust_norm_trimmed": Score(
+        "|x| · robust norm without the outliers", lambda weight: _robust_norms(weight, True)
     ),
 }

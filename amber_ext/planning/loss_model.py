@@ -54,7 +54,7 @@ def predicted_losses(
     generator = torch.Generator().manual_seed(0)
     losses = {(site.name, pattern): 0.0 for site in sites for pattern in patterns}
     for batch in progress_bar(batches, "Measuring losses", progress):
-        inputs, gradients = _inputs_and_gradients(model, modules, batch, generator)
+        inputs, gradients = inputs_and_gradients(model, modules, batch, generator)
         for name, module in modules.items():
             x = inputs.pop(name)
             # g · ΔY = (g W) · ΔX: one product a site, whatever the number of patterns.
@@ -67,7 +67,7 @@ def predicted_losses(
     return {key: loss / tokens for key, loss in losses.items()}
 
 
-def _inputs_and_gradients(
+def inputs_and_gradients(
     model: torch.nn.Module,
     modules: dict[str, torch.nn.Module],
     batch: torch.Tensor,

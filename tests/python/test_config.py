@@ -55,6 +55,15 @@ def test_round_trip(tmp_path):
             {"layer_patterns": {"q_proj": {"8:16": (3,)}}, "skip_layers": {"q_proj": (3,)}},
             "layer_patterns: q_proj layer 3 is named twice",
         ),
+        (
+            {"projection_scores": {"q_proj": "norm"}},
+            "projection_scores: q_proj: 'norm' is not known; allowed",
+        ),
+        ({"projection_scores": {"o_proj": "wanda"}}, "projection_scores: 'o_proj' is not a target"),
+        (
+            {"projection_scores": "wanda"},
+            "projection_scores: 'wanda' is not allowed; it must be a dict of names",
+        ),
         ({"patern": "2:4"}, "AmberConfig field: 'patern' is not known; allowed: 'pattern'"),
     ],
 )

@@ -51,7 +51,8 @@ def test_dense_folders(tmp_path):
     folder, prompts = save_dense(tmp_path / "dense"), random_prompts(LENGTHS)
     with engine(folder, quantization="amber_ext") as llm:
         assert greedy(llm, prompts) == transformers_greedy(load(folder, AmberConfig()), prompts)
-    config = AmberConfig(pattern="2:4", rescale="variance")
+    scores = {"q_proj": "magnitude", "down_proj": "wanda"}
+    config = AmberConfig(pattern="2:4", rescale="variance", projection_scores=scores)
     override = {"quantization_config": AmberQuantConfig(config).to_dict()}
     with engine(folder, hf_overrides=override) as llm:
         assert greedy(llm, prompts) == transformers_greedy(load(folder, config), prompts)

@@ -21,7 +21,7 @@ from amber_ext.integrations.vllm.parts import Projection
 from amber_ext.integrations.vllm.pruned import PrunedLinearMethod
 from amber_ext.integrations.vllm.quantized import QuantizedLinearMethod
 from amber_ext.integrations.vllm.runners import follow_runner, wrap
-from amber_ext.layers.sites import decide_projection, layer_number
+from amber_ext.layers.sites import decide_projection, layer_number, score_of_projection
 from amber_ext.methods.checkpoint import QUANT_METHOD
 
 # What vLLM calls models that make drafts, while it builds them.
@@ -168,7 +168,8 @@ class AmberVllmConfig(QuantizationConfig):
             else:
                 pattern, _ = decide_projection(self.config, name, layer_number(prefix), layer.input_size)
                 kind = "dense" if pattern is None else "pruned"
-                found = {**self.config.to_dict(), "kind": kind, "pattern": str(pattern)}
+                score = score_of_projection(self.config, name)
+                found = {**self.config.to_dict(), "kind": kind, "pattern": str(pattern), "score": score}
             fields.append({**found, "name": name})
         return fields
 

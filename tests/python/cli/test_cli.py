@@ -191,6 +191,19 @@ def test_sensitivity_and_plan(run, tiny_model_folder, text_file, tmp_path):
         (["plan", "{model}", "--cost", "0.8", "--skip", "1"], "coverage, skip, cost: exactly one"),
         (["plan", "{model}", "--cost", "0.2", "--tokens", "64"], "cost: 0.2 cannot be reached"),
         (["plan", "{model}", "--skip", "1", "--plot", "p.png"], "the frontier need --cost"),
+        (
+            ["plan", "{model}", "--skip", "1", "--allocator", "teal"],
+            "allocators and the frontier need --cost",
+        ),
+        (
+            ["plan", "{model}", "--cost", "0.8", "--allocator", "owl"],
+            "allocator: 'owl' is not known; allowed",
+        ),
+        (
+            ["plan", "{model}", "--cost", "0.8", "--allocator", "teal", "--plot", "p.png"],
+            "plot: 'teal' has no frontier to draw; it needs --allocator fisher",
+        ),
+        (["plan", "{model}", "--quantization-loss", "-1"], "quantization_loss: -1.0 is not allowed"),
         (["plan", "{model}", "--coverage", "0.999"], "cannot be reached"),
         (["plan", "{model}", "--skip", "9"], "skip: 9 is not allowed; this model allows 0 to 4 layers"),
     ],

@@ -56,6 +56,22 @@ def test_prune_writes_a_model_and_its_card(run, tiny_model_folder, tmp_path):
     assert str(tmp_path) not in card
 
 
+def test_folded_scores_are_saved_and_loaded(run, tiny_model_folder, tmp_path):
+    out = tmp_path / "out"
+    result = run("prune", tiny_model_folder, "--out", out, "--fold-scores")
+    assert result.returncode == 0, result.stderr
+    again = AutoModelForCausalLM.from_pretrained(out)
+    by_hand = AutoModelForCausalLM.from_pretrained(tiny_model_folder)
+    report = sparsify_(by_hand, AmberConfig(), fold_scores=True)
+    assert torch.equal(logits(again), logits(by_hand))
+    assert again.config.quantization_config.config == report.config
+    assert "gate_proj: magnitude" in result.stdout
+    card = (out / "README.md").read_text()
+    assert "folded into 8 norms" in card and "those of the original" not in card
+    assert again.model.layers[1].mlp.gate_proj.score == "magnitude"
+    assert again.model.layers[1].mlp.down_proj.score == "robust_norm"
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_weights_keep_their_dtype(run, tiny_model_folder, tmp_path, dtype):
     folder, out = tmp_path / "model", tmp_path / "out"

@@ -102,7 +102,7 @@ def test_configurations_that_are_named_like_each_other(run, arguments, tmp_path)
 
 
 def test_what_a_configuration_is_does_not_hang_on_its_name(tiny_llama):
-    from amber_ext.evaluation.variants import Calibration, prepared
+    from amber_ext.evaluation.prepare import Calibration, prepared
 
     with prepared(tiny_llama, config_row("dense", AmberConfig(pattern="8:16")), Calibration()) as (
         _,

@@ -34,6 +34,25 @@ def test_scores_follow_their_definitions(shape, dtype):
         assert robust.min() == 1.0
 
 
+def test_the_trimmed_norm_leaves_the_outliers_out():
+    """By hand: of 400 entries 1.995 lie below the 0.5 % quantile and as many above the other, which are ±3; μ is 0."""
+    weight = torch.tensor([1.0, 2.0, 1.0, 3.0]) * torch.tensor([1.0, -1.0]).repeat(50)[:, None]
+    weight[0, 0], weight[1, 0] = 100.0, -100.0
+    assert exact_quantiles(weight, (0.005, 0.995)) == (-3.0, 3.0)
+    scale = channel_scale(weight, "robust_norm_trimmed").double()
+    left = torch.tensor([98.0, 400.0, 100.0, 900.0], dtype=torch.float64).sqrt()
+    assert torch.allclose(scale, left / left[0], rtol=1e-6)
+    assert channel_scale(weight, "robust_norm").argmax() == 0  # the outliers count in the norm of all entries
+
+
+def test_a_column_of_outliers_alone_is_dead_to_the_trimmed_norm():
+    """What the printed formula comes to: nothing of the column is left."""
+    weight = torch.randn(400, 300, generator=torch.Generator().manual_seed(0))
+    weight[:, 7] = 50.0
+    assert channel_scale(weight, "robust_norm_trimmed")[7] == DEAD_CHANNEL_SCALE
+    assert channel_scale(weight, "robust_norm").argmax() == 7
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_quantiles_are_exact(dtype):
     generator = torch.Generator().manual_seed(3)

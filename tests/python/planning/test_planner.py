@@ -115,8 +115,8 @@ def test_a_plan_mixes_patterns_where_that_pays(tiny_llama):
 
 
 def test_costs_on_a_gpu_are_times(tiny_llama, fake_gpu):
-    assert [bound(Pattern(p)) for p in ("2:4", "10:16w", "12:16w", "4:8", "8:16", "1:2", "1:1")] == [
-        0.5, 0.625, 0.75, 0.75, 0.75, 1.0, 1.0,
+    assert [bound(Pattern(p)) for p in ("2:4", "10:16w", "12:16w", "4:8", "8:16", "1:2", "1:1", "6:8", "5:7")] == [
+        0.5, 0.625, 0.75, 0.75, 0.75, 1.0, 1.0, 0.75, 1.0,
     ]  # fmt: skip
     site = next(s for s in find_linears(tiny_llama) if s.projection == "gate_proj")
     n, k = site.out_features, site.in_features
@@ -133,6 +133,18 @@ def test_costs_on_a_gpu_are_times(tiny_llama, fake_gpu):
     )  # as predicted for a layer this small
     assert relative_cost(site, UNPRUNED, gpu, torch.bfloat16) == 1
     assert relative_cost(site, Pattern("2:4"), cpu, torch.bfloat16) == 0.5
+
+
+@pytest.mark.parametrize("m", [4, 6, 8, 10])
+def test_sliding_windows_hold_what_the_bound_says(m):
+    """Every set of m - 2 of m columns finds a slot for each column in m/2 - 1 windows of four columns, two slots each."""
+    windows = [set(range(begin, begin + 4)) for begin in range(0, m - 2, 2)]
+    for dropped in itertools.combinations(range(m), 2):
+        left = [column for column in range(m) if column not in dropped]
+        for window in windows:  # from the left: what no later window holds is taken first
+            left = [c for c in left if c not in sorted(window & set(left))[:2]]
+        assert not left
+    assert bound(Pattern(f"{m - 2}:{m}")) == pytest.approx(4 * len(windows) / m / 2)
 
 
 @pytest.mark.parametrize(
