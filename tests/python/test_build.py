@@ -133,6 +133,21 @@ def test_the_compiler_report_is_checked():
     assert "C7510" in module.problems(serialised)[0]
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_spill_is_a_warning_for_who_installs_and_an_error_for_who_develops(tmp_path, strict):
+    report = (
+        "ptxas info    : Compiling entry function 'kernel_a' for 'sm_90a'\n"
+        "    16 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads\n"
+    )
+    compiler = [sys.executable, "-c", f"import sys; print({report!r}, file=sys.stderr); sys.exit(int(sys.argv[1]))"]
+    command = [sys.executable, REPOSITORY / "scripts" / "nvcc_checked.py", *["--strict"][:strict], *compiler]
+    spilled = subprocess.run([*command, "0"], capture_output=True, text=True)
+    assert spilled.returncode == int(strict)
+    kind = "error" if strict else "warning"
+    assert spilled.stderr == f"nvcc_checked: {kind}: 16 bytes spilled, at most 0 are allowed: kernel_a\n"
+    assert subprocess.run([*command, "3"], capture_output=True).returncode == 3  # the compiler's own failure
+
+
 def run_ensure_gtest(tmp_path, **commands):
     """Runs scripts/ensure_gtest where there is no GoogleTest, with these commands and few others."""
     (tmp_path / "scripts").mkdir()

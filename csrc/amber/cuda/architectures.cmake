@@ -1,0 +1,80 @@
+# What each family of kernels is compiled for. Runs no compiler, so that a test can ask (tests/python/kernels).
+#
+# Families: selection (kernels that are no GEMMs, on every architecture), and the sparse GEMMs of sm80 (mma.sp: 8.x, 12.x),
+# and sm90 (wgmma: 9.0a).
+
+# The default list, of which nvcc's own part is taken.
+set(AMBER_DEFAULT_ARCHITECTURES 8.0 8.6 8.9 9.0a 10.0a 12.0)
+# Those whose tensor cores have instructions of their own, which only the name with an "a" gives.
+set(AMBER_SPECIFIC_ARCHITECTURES 9.0 10.0)
+
+# amber_read_architectures(RESULT LIST KNOWN): the entries of TORCH_CUDA_ARCH_LIST as this build understands them, or of the
+# default where it is empty: "8.0;8.6+PTX;9.0a". KNOWN: what nvcc compiles for, as `nvcc --list-gpu-arch` prints it.
+function(amber_read_architectures result wanted known)
+  string(REGEX MATCHALL "compute_[0-9]+" known "${known}")
+  list(TRANSFORM known REPLACE "compute_([0-9]+)([0-9])" "\\1.\\2")
+  string(REGEX REPLACE "[ ,;]+" ";" wanted "${wanted}")
+  list(FILTER wanted EXCLUDE REGEX "^$")
+  set(found "")
+  if(NOT wanted)
+    foreach(entry IN LISTS AMBER_DEFAULT_ARCHITECTURES)
+      string(REGEX REPLACE "a$" "" version "${entry}")
+      if(version IN_LIST known)
+        list(APPEND found "${entry}")
+      endif()
+    endforeach()
+  endif()
+  list(JOIN known " " known_text)
+  foreach(entry IN LISTS wanted)
+    if(NOT entry MATCHES "^([0-9]+\\.[0-9])([a-z]?)(\\+PTX)?$")
+      message(FATAL_ERROR "TORCH_CUDA_ARCH_LIST has '${entry}'; allowed: entries such as 8.0, 9.0a, 8.6+PTX")
+    endif()
+    set(version "${CMAKE_MATCH_1}")
+    set(suffix "${CMAKE_MATCH_2}")
+    set(ptx "${CMAKE_MATCH_3}")
+    if(NOT version IN_LIST known)
+      message(FATAL_ERROR "TORCH_CUDA_ARCH_LIST has '${entry}', which this nvcc does not know; it knows ${known_text}")
+    elseif(version VERSION_LESS 8.0)
+      message(STATUS "amber_ext: TORCH_CUDA_ARCH_LIST: ${entry} is left out; the kernels need 8.0 or newer")
+      continue()
+    endif()
+    if(version IN_LIST AMBER_SPECIFIC_ARCHITECTURES AND suffix STREQUAL "")
+      set(suffix a)
+    endif()
+    list(APPEND found "${version}${suffix}${ptx}")
+  endforeach()
+  list(REMOVE_DUPLICATES found)
+  if(NOT found)
+    message(FATAL_ERROR "TORCH_CUDA_ARCH_LIST has nothing to build for: '${wanted}'; this nvcc knows ${known_text}, "
+                        "and the kernels need 8.0 or newer")
+  endif()
+  set(${result} "${found}" PARENT_SCOPE)
+endfunction()
+
+# amber_family_architectures(RESULT FAMILY ENTRIES): what CMake's CUDA_ARCHITECTURES should be for a family; empty where no
+# entry is for it. PTX of the family's first architecture is always there: drivers compile it for GPUs that have no entry.
+function(amber_family_architectures result family entries)
+  set(pattern ".")
+  set(first 80)
+  if(family STREQUAL sm80)
+    set(pattern "^(8|12)\\.")
+  elseif(family STREQUAL sm90)
+    set(pattern "^9\\.0a")
+    set(first "")  # PTX of 9.0a runs on 9.0 alone
+  endif()
+  list(FILTER entries INCLUDE REGEX "${pattern}")
+  set(found "")
+  foreach(entry IN LISTS entries)
+    string(REGEX MATCH "^([0-9]+)\\.([0-9])([a-z]?)" matched "${entry}")
+    set(number "${CMAKE_MATCH_1}${CMAKE_MATCH_2}")
+    list(APPEND found "${number}${CMAKE_MATCH_3}-real")
+    if(first AND entry MATCHES "\\+PTX$")
+      list(APPEND found "${number}-virtual")
+    endif()
+  endforeach()
+  if(found AND first)
+    list(APPEND found "${first}-virtual")
+  endif()
+  list(REMOVE_DUPLICATES found)
+  set(${result} "${found}" PARENT_SCOPE)
+endfunction()
