@@ -110,7 +110,7 @@ $(VLLM)/.installed: $(VENV)/.built tests/vllm/requirements.txt
 
 # Compiles every kernel for every architecture, links the library and loads it. Not among the tests: it takes long.
 every-architecture: $(VENV)/.tools
-	AMBER_CUDA=1 AMBER_STRICT=1 TORCH_CUDA_ARCH_LIST= AMBER_BUILD_DIR=build/every-architecture \
+	AMBER_CUDA=1 AMBER_STRICT=1 AMBER_KERNELS=all TORCH_CUDA_ARCH_LIST= AMBER_BUILD_DIR=build/every-architecture \
 		$(BIN)/python setup.py -q build_ext --build-lib build/every-architecture/library
 	$(BIN)/python -c "import torch; \
 		torch.ops.load_library('build/every-architecture/library/amber_ext/libamber_ops.so'); \

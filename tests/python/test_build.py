@@ -88,11 +88,15 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "value, message",
-    [("1", "AMBER_CUDA=1 but nvcc was not found"), ("yes", "AMBER_CUDA is 'yes'; allowed: auto, 0, 1")],
+    "setting, value, message",
+    [
+        ("AMBER_CUDA", "1", "AMBER_CUDA=1 but nvcc was not found"),
+        ("AMBER_CUDA", "yes", "AMBER_CUDA is 'yes'; allowed: auto, 0, 1"),
+        ("AMBER_KERNELS", "some", "AMBER_KERNELS is 'some'; allowed: default, all"),
+    ],
 )
-def test_bad_cuda_decisions_fail(source_tree, tmp_path, value, message):
-    result = pip_install(source_tree, tmp_path / "site", AMBER_CUDA=value)
+def test_bad_cuda_decisions_fail(source_tree, tmp_path, setting, value, message):
+    result = pip_install(source_tree, tmp_path / "site", **{setting: value})
     assert result.returncode != 0
     assert message in " ".join(result.stdout.split())
 
@@ -139,7 +143,11 @@ def test_a_spill_is_a_warning_for_who_installs_and_an_error_for_who_develops(tmp
         "ptxas info    : Compiling entry function 'kernel_a' for 'sm_90a'\n"
         "    16 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads\n"
     )
-    compiler = [sys.executable, "-c", f"import sys; print({report!r}, file=sys.stderr); sys.exit(int(sys.argv[1]))"]
+    compiler = [
+        sys.executable,
+        "-c",
+        f"import sys; print({report!r}, file=sys.stderr); sys.exit(int(sys.argv[1]))",
+    ]
     command = [sys.executable, REPOSITORY / "scripts" / "nvcc_checked.py", *["--strict"][:strict], *compiler]
     spilled = subprocess.run([*command, "0"], capture_output=True, text=True)
     assert spilled.returncode == int(strict)

@@ -1,7 +1,7 @@
-# What each family of kernels is compiled for. Runs no compiler, so that a test can ask (tests/python/kernels).
+# Which kernels are compiled, and for which architectures. Runs no compiler, so that a test can ask (tests/python/kernels).
 #
 # Families: selection (kernels that are no GEMMs, on every architecture), and the sparse GEMMs of sm80 (mma.sp: 8.x, 12.x),
-# and sm90 (wgmma: 9.0a).
+# sm89 (mma.sp of e4m3: 8.9, 12.x) and sm90 (wgmma: 9.0a).
 
 # The default list, of which nvcc's own part is taken.
 set(AMBER_DEFAULT_ARCHITECTURES 8.0 8.6 8.9 9.0a 10.0a 12.0)
@@ -58,6 +58,9 @@ function(amber_family_architectures result family entries)
   set(first 80)
   if(family STREQUAL sm80)
     set(pattern "^(8|12)\\.")
+  elseif(family STREQUAL sm89)
+    set(pattern "^(8\\.9|12\\.)")
+    set(first 89)
   elseif(family STREQUAL sm90)
     set(pattern "^9\\.0a")
     set(first "")  # PTX of 9.0a runs on 9.0 alone
@@ -76,5 +79,35 @@ function(amber_family_architectures result family entries)
     list(APPEND found "${first}-virtual")
   endif()
   list(REMOVE_DUPLICATES found)
+  # Without the suffix CMake asks for both, and one run of the compiler's front end makes them.
+  foreach(virtual IN LISTS found)
+    string(REPLACE "-virtual" "" number "${virtual}")
+    if(virtual MATCHES "-virtual$" AND "${number}-real" IN_LIST found)
+      list(REMOVE_ITEM found "${virtual}")
+      list(TRANSFORM found REPLACE "^${number}-real$" "${number}")
+    endif()
+  endforeach()
+  set(${result} "${found}" PARENT_SCOPE)
+endfunction()
+
+# amber_sparse_gemm_sources(RESULT FAMILY KERNELS): the files of a family's sparse GEMMs, in the order of sparse_gemm/list.h.
+# KERNELS: default, or all for those that are for tuning, too.
+function(amber_sparse_gemm_sources result family kernels)
+  set(folder "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/sparse_gemm")
+  file(READ "${folder}/list.h" text)
+  set(kinds KERNEL)
+  if(kernels STREQUAL "all")
+    set(kinds "(KERNEL|TUNING)")
+  endif()
+  string(REGEX MATCHALL "${kinds}\\(${family}_[a-z0-9_]+" names "${text}")
+  list(TRANSFORM names REPLACE ".*\\(" "")
+  set(found "")
+  foreach(name IN LISTS names)
+    file(GLOB_RECURSE file "${folder}/${family}/${name}.cu")
+    if(NOT file)
+      message(FATAL_ERROR "csrc/amber/cuda/sparse_gemm/list.h has ${name}, but there is no ${family}/**/${name}.cu")
+    endif()
+    list(APPEND found "${file}")
+  endforeach()
   set(${result} "${found}" PARENT_SCOPE)
 endfunction()

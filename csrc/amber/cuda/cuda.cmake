@@ -2,6 +2,7 @@
 # tree is made, from the environment; the tree remembers them.
 #   AMBER_CUDA            auto | 0 | 1: auto builds them where nvcc is found, 1 makes a missing nvcc an error
 #   TORCH_CUDA_ARCH_LIST  architectures (architectures.cmake), by default those of AMBER_DEFAULT_ARCHITECTURES
+#   AMBER_KERNELS         default | all: the sparse GEMMs that the heuristic chooses among, or also those for tuning
 #   AMBER_EMBED_PTX       0 | 1: PTX beside the machine code of every kernel, for the emulator in tests/gpu_emulator
 #   AMBER_STRICT          0 | 1: a kernel that would be slow (scripts/nvcc_checked.py) is an error, not a warning
 # Sets AMBER_CUDA_DECISION, AMBER_CUDA_ARCH_TEXT, AMBER_WITH_CUDA and AMBER_CUDART_STATIC, the runtime to link
@@ -9,7 +10,7 @@
 
 include(${CMAKE_CURRENT_LIST_DIR}/architectures.cmake)
 
-foreach(_setting AMBER_CUDA TORCH_CUDA_ARCH_LIST AMBER_EMBED_PTX AMBER_STRICT)
+foreach(_setting AMBER_CUDA TORCH_CUDA_ARCH_LIST AMBER_KERNELS AMBER_EMBED_PTX AMBER_STRICT)
   set(${_setting} "$ENV{${_setting}}" CACHE STRING "see csrc/amber/cuda/cuda.cmake")
 endforeach()
 if(AMBER_CUDA STREQUAL "")
@@ -17,6 +18,13 @@ if(AMBER_CUDA STREQUAL "")
 endif()
 if(NOT AMBER_CUDA MATCHES "^(auto|0|1)$")
   message(FATAL_ERROR "AMBER_CUDA is '${AMBER_CUDA}'; allowed: auto, 0, 1")
+endif()
+
+if(AMBER_KERNELS STREQUAL "")
+  set(AMBER_KERNELS default)
+endif()
+if(NOT AMBER_KERNELS MATCHES "^(default|all)$")
+  message(FATAL_ERROR "AMBER_KERNELS is '${AMBER_KERNELS}'; allowed: default, all")
 endif()
 
 set(AMBER_CUDA_ARCH_TEXT "none")
@@ -71,10 +79,13 @@ function(amber_add_cuda target)
   amber_cuda_objects(amber_cuda_kernels "${architectures}" "${kernels}")
   target_sources(${target} PRIVATE $<TARGET_OBJECTS:amber_cuda_kernels>)
 
-  foreach(family sm80 sm90)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${sources}/sparse_gemm/list.h")
+  foreach(family sm80 sm89 sm90)
     amber_family_architectures(architectures ${family} "${AMBER_ARCHITECTURES}")
-    if(architectures)
-      file(GLOB_RECURSE gemms CONFIGURE_DEPENDS "${sources}/sparse_gemm/${family}/*.cu")
+    if(family STREQUAL sm89 AND CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 12.5)
+      message(STATUS "amber_ext: e4m3 for 8.9 and 12.x is left out: it needs nvcc 12.5 or newer")
+    elseif(architectures)
+      amber_sparse_gemm_sources(gemms ${family} ${AMBER_KERNELS})
       amber_cuda_objects(amber_cuda_${family} "${architectures}" "${gemms}")
       target_sources(${target} PRIVATE $<TARGET_OBJECTS:amber_cuda_${family}>)
       string(TOUPPER ${family} upper)
@@ -84,10 +95,10 @@ function(amber_add_cuda target)
 
   set_source_files_properties(${sources}/cuda_error.cpp PROPERTIES
     COMPILE_DEFINITIONS "AMBER_CUDA_ARCH_TEXT=\"${AMBER_CUDA_ARCH_TEXT}\"")
-  target_sources(${target} PRIVATE ${sources}/cuda_error.cpp ${sources}/linear/plan_sparse_linear.cpp ${sources}/linear/run_sparse_linear.cpp
-    ${sources}/masked/prune_quantize.cpp)
+  target_sources(${target} PRIVATE ${sources}/cuda_error.cpp ${sources}/masked/prune_quantize.cpp
+    ${sources}/linear/plan_sparse_linear.cpp ${sources}/linear/run_sparse_linear.cpp)
   target_include_directories(${target} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
-  target_compile_definitions(${target} PUBLIC AMBER_WITH_CUDA)
+  target_compile_definitions(${target} PUBLIC AMBER_WITH_CUDA $<$<STREQUAL:${AMBER_KERNELS},all>:AMBER_ALL_KERNELS>)
 endfunction()
 
 function(amber_cuda_objects name architectures sources)

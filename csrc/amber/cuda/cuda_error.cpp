@@ -7,7 +7,8 @@ namespace {
 
 std::string version(int number) { return line(number / 1000, ".", number % 1000 / 10); }
 
-// The oldest driver that runs programs of this CUDA, from the release notes of the toolkits; "" where it is not known here.
+// The oldest driver that runs programs of this CUDA, from the release notes of the toolkits; "" where it is not known
+// here.
 const char* oldest_driver(int build) { return build / 1000 == 13 ? "580" : build / 1000 == 12 ? "525" : ""; }
 
 std::string driver_in_words(int driver) {
@@ -31,8 +32,9 @@ std::string describe_cuda_error(cudaError_t error, const CudaVersions& versions)
     case cudaErrorUnsupportedPtxVersion: {
       const int capability = versions.capability;
       return line("no kernel for compute capability ", capability / 10, ".", capability % 10,
-                  "; amber_ext was built for ", versions.compiled, ", and its PTX for other GPUs needs a driver for CUDA ",
-                  version(versions.build), " (", driver_in_words(versions.driver), "; ", cudaGetErrorString(error), ")");
+                  "; amber_ext was built for ", versions.compiled,
+                  ", and its PTX for other GPUs needs a driver for CUDA ", version(versions.build), " (",
+                  driver_in_words(versions.driver), "; ", cudaGetErrorString(error), ")");
     }
     default:
       return line("CUDA error: ", cudaGetErrorString(error));

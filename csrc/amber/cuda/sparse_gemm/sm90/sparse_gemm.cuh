@@ -123,11 +123,11 @@ struct Sm90SparseGemmOf {
                               : cute::is_same_v<Operand, int8_t> ? Operands::kInt8
                                                                  : Operands::kE4m3;
     // Rows of the compressed X are whole 16 bytes; TMA pads K up to the tile.
-    return {describe_sparse_gemm(name, 90, operands,
-                                 cute::is_same_v<Output, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,
-                                 {cute::size<0>(TileShape{}), cute::size<1>(TileShape{}), cute::size<2>(TileShape{})},
-                                 wide ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm90_8bit,
-                                 2 * kElementsIn16Bytes<Operand>, kElementsIn16Bytes<Output>, false),
+    return {describe_sparse_gemm(
+                name, 90, operands, cute::is_same_v<Output, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,
+                {cute::size<0>(TileShape{}), cute::size<1>(TileShape{}), cute::size<2>(TileShape{})},
+                Kernel::SharedStorageSize, wide ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm90_8bit,
+                2 * kElementsIn16Bytes<Operand>, kElementsIn16Bytes<Output>, false),
             &workspace_bytes, &run};
   }
 };
