@@ -1,7 +1,7 @@
 # Which kernels are compiled, and for which architectures. Runs no compiler, so that a test can ask (tests/python/kernels).
 #
 # Families: selection (kernels that are no GEMMs, on every architecture), and the sparse GEMMs of sm80 (mma.sp: 8.x, 12.x),
-# sm89 (mma.sp of e4m3: 8.9, 12.x) and sm90 (wgmma: 9.0a).
+# sm89 (mma.sp of e4m3: 8.9, 12.x), sm90 (wgmma: 9.0a) and sm100 (tcgen05: 10.0a).
 
 # The default list, of which nvcc's own part is taken.
 set(AMBER_DEFAULT_ARCHITECTURES 8.0 8.6 8.9 9.0a 10.0a 12.0)
@@ -64,6 +64,9 @@ function(amber_family_architectures result family entries)
   elseif(family STREQUAL sm90)
     set(pattern "^9\\.0a")
     set(first "")  # PTX of 9.0a runs on 9.0 alone
+  elseif(family STREQUAL sm100)
+    set(pattern "^10\\.0a")
+    set(first "")
   endif()
   list(FILTER entries INCLUDE REGEX "${pattern}")
   set(found "")

@@ -129,6 +129,10 @@ inline std::string name_of(MetadataLayout layout) {
       return "sm90_16bit";
     case MetadataLayout::kSm90_8bit:
       return "sm90_8bit";
+    case MetadataLayout::kSm100_16bit:
+      return "sm100_16bit";
+    case MetadataLayout::kSm100_8bit:
+      return "sm100_8bit";
   }
   return "unknown";
 }

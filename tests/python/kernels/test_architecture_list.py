@@ -11,7 +11,7 @@ from helpers import REPOSITORY
 
 MODULE = REPOSITORY / "csrc" / "amber" / "cuda" / "architectures.cmake"
 CMAKE = Path(sys.executable).parent / "cmake"
-FAMILIES = ("selection", "sm80", "sm89", "sm90")
+FAMILIES = ("selection", "sm80", "sm89", "sm90", "sm100")
 # As `nvcc --list-gpu-arch` of three toolkits prints them.
 CUDA_12_0 = (75, 80, 86, 87, 89, 90)
 CUDA_12_8 = (75, 80, 86, 87, 89, 90, 100, 101, 120)
@@ -67,6 +67,7 @@ def test_the_default_is_what_nvcc_allows(tmp_path, known, entries):
     for_e4m3 = [n for n in numbers if n in ("89", "120")]
     assert found["sm89"] == ["89", *(f"{number}-real" for number in for_e4m3[1:])]
     assert found["sm90"] == ["90a-real"]
+    assert found["sm100"] == ["100a-real"] * ("10.0a" in entries)
 
 
 @pytest.mark.parametrize("wanted", ["9.0", "9.0a", " 9.0 ;9.0a,", "9.0;9.0"])
@@ -77,6 +78,7 @@ def test_hopper_alone_has_its_own_instructions_and_ptx_for_others(tmp_path, want
         "sm80": [],
         "sm89": [],
         "sm90": ["90a-real"],
+        "sm100": [],
     }
 
 
@@ -87,6 +89,7 @@ def test_ptx_of_an_entry_and_of_the_oldest(tmp_path):
         "sm80": ["86", "121-real", "80-virtual"],
         "sm89": ["121-real", "89-virtual"],
         "sm90": ["90a-real"],
+        "sm100": [],
     }
 
 

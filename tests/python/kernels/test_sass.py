@@ -12,17 +12,19 @@ import helpers_sass
 import pytest
 
 from amber_ext.ops.pattern import EXTRA_WINDOWS
+from amber_ext.ops.sparse_gemms import SPARSE_GEMMS
 
 EXTRA = list(EXTRA_WINDOWS.values())  # by the number of the pattern, as in kSparsePatterns
 SIZES = {"float": 4, "Float16": 2, "BFloat16": 2}
 SELECTIONS = [str(i) for i in range(len(EXTRA))]
-SM80, SM90 = "0", "2"  # MetadataLayout of 16-bit values
+# MetadataLayout of 16-bit values: SM80's, SM90's, and where it is built SM100's.
+LAYOUTS = ["0", "2", *(["4"] if any(gemm.arch == 100 for gemm in SPARSE_GEMMS) else [])]
 INT8, E4M3 = "0", "1"  # QuantizedType
 
 # Every instantiation of every kernel in these files.
 KERNELS = {
     "compress/prune_compress.cu.o": {
-        "prune_compress_kernel": set(product(["Float16", "BFloat16"], [SM80, SM90], SELECTIONS)),
+        "prune_compress_kernel": set(product(["Float16", "BFloat16"], LAYOUTS, SELECTIONS)),
     },
     "compress/quantize_compress.cu.o": {
         "quantize_compress_kernel": set(

@@ -12,7 +12,9 @@ from helpers import REPOSITORY
 
 from amber_ext.ops import sparse_gemms
 from amber_ext.ops.choice import devices, prediction
+from amber_ext.ops.choice.measured import Entry
 from amber_ext.ops.choice.plan import Times
+from amber_ext.ops.choice.products import decide, plan_product
 from amber_ext.ops.sparse_gemms import SparseGemm, refusal
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -96,6 +98,22 @@ def test_every_build_has_what_the_heuristic_ranks_first_and_nothing_else():
             first.add(min((gemm.name for gemm in gemms), key=known.__getitem__))
     assert planned - {"masked_dense"} <= first
     assert first == {name for kind, name in listed if kind == "KERNEL"}
+
+
+def test_kernels_that_have_run_nowhere_wait_for_tune(fake_gpu):
+    def decided(*entries, tokens=8192):
+        fake_gpu("B200", 100, GEMMS, entries)
+        problem = predict.problem(predict.device("B200"), 14336, 4096)
+        return decide(problem, plan_product(problem), tokens)
+
+    waiting = decided()
+    assert (waiting.kernel, waiting.source) == ("masked_dense", "predicted")
+    assert "'sm100_bf16_128x256x128_2x1' and the like have run nowhere yet; amber_ext.tune" in waiting.reason
+    ms = {"masked_dense": 2.0, "dense": 2.0, "sm100_bf16_128x256x128_2x1": 1.0}
+    entry = Entry(14336, 4096, "2:4", "bfloat16", {8192: ms})
+    won = decided(entry)
+    assert (won.kernel, won.source) == ("sm100_bf16_128x256x128_2x1", "measured")
+    assert decided(entry, tokens=1).source == "predicted"  # by then it may be predicted, too
 
 
 def test_time_grows_with_tokens():

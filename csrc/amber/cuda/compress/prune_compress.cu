@@ -38,6 +38,10 @@ cudaError_t launch_layout(const PruneCompressArgs& args, cudaStream_t stream) {
   switch (args.layout) {
     case MetadataLayout::kSm90_16bit:
       return launch_pattern<T, MetadataLayout::kSm90_16bit>(args, stream);
+#if defined(AMBER_WITH_SM100)
+    case MetadataLayout::kSm100_16bit:
+      return launch_pattern<T, MetadataLayout::kSm100_16bit>(args, stream);
+#endif
     case MetadataLayout::kSm80_16bit:
       return launch_pattern<T, MetadataLayout::kSm80_16bit>(args, stream);
     default:

@@ -69,8 +69,8 @@ cudaError_t launch_dtype(const QuantizeCompressArgs& args, cudaStream_t stream) 
 
 cudaError_t quantize_compress(const QuantizeCompressArgs& args, cudaStream_t stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  const bool wide = args.layout == MetadataLayout::kSm80_16bit || args.layout == MetadataLayout::kSm90_16bit;
-  if (wide || args.cols % kQuantizeColumns != 0 || args.cols > kMaxQuantizeColumns || args.value_rows < args.rows) {
+  if (is_16bit(args.layout) || args.cols % kQuantizeColumns != 0 || args.cols > kMaxQuantizeColumns ||
+      args.value_rows < args.rows) {
     return cudaErrorInvalidValue;
   }
   switch (args.dtype) {

@@ -167,7 +167,7 @@ AMBER_HOST_DEVICE void store_chunk_metadata(const QuantizeCompressArgs& args, in
       copies = (chunk.group[0].nibbles >> 16) | (chunk.group[1].nibbles >> 16) << (4 * kExtra);
     }
   }
-  if (args.layout == MetadataLayout::kSm90_8bit) {
+  if (!is_sm80(args.layout)) {
     *reinterpret_cast<uint32_t*>(args.metadata + sm90_8bit_byte(t, k, padded_rows)) = columns;
   } else {
     reinterpret_cast<uint32_t*>(args.metadata)[sm80_word(t, k / 32, padded_rows, 16)] = columns;

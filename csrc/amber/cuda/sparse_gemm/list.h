@@ -6,6 +6,22 @@
 // The build reads this file, too (csrc/amber/cuda/cuda.cmake).
 #pragma once
 
+#if defined(AMBER_WITH_SM100)
+#define AMBER_SPARSE_GEMMS_SM100(KERNEL, TUNING) \
+  KERNEL(sm100_bf16_128x256x128_2x1)             \
+  KERNEL(sm100_bf16_128x128x128_2x1)             \
+  KERNEL(sm100_fp16_128x256x128_2x1)             \
+  KERNEL(sm100_fp16_128x128x128_2x1)             \
+  KERNEL(sm100_s8_bf16_128x256x256_2x1)          \
+  KERNEL(sm100_s8_bf16_128x128x256_2x1)          \
+  KERNEL(sm100_s8_fp16_128x128x256_2x1)          \
+  KERNEL(sm100_e4m3_bf16_128x256x256_2x1)        \
+  KERNEL(sm100_e4m3_bf16_128x128x256_2x1)        \
+  KERNEL(sm100_e4m3_fp16_128x128x256_2x1)
+#else
+#define AMBER_SPARSE_GEMMS_SM100(KERNEL, TUNING)
+#endif
+
 #if defined(AMBER_WITH_SM90)
 #define AMBER_SPARSE_GEMMS_SM90(KERNEL, TUNING)      \
   KERNEL(sm90_bf16_128x256x128_2x1_cooperative)      \

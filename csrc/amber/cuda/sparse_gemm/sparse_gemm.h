@@ -88,7 +88,8 @@ inline constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 // linear layer: K counts no copies.
 struct SparseGemmDescriptor {
   const char* name;
-  int arch;  // whose instructions it is made of. 80: 8.x and 12.x have them; 89: 8.9 and 12.x; 90: 9.0 alone
+  int arch;  // whose instructions it is made of. 80: 8.x and 12.x have them; 89: 8.9 and 12.x; 90: 9.0 alone;
+             // 100: 10.0 alone
   Operands operands;
   DType dtype;  // of the output and the bias
   GemmTile tile;

@@ -37,15 +37,23 @@ struct CompressCase {
   }
 };
 
+#if defined(AMBER_WITH_SM100)
+inline constexpr bool kWithSm100 = true;
+#else
+inline constexpr bool kWithSm100 = false;
+#endif
+
 inline std::vector<CompressCase> compress_cases() {
   std::vector<CompressCase> cases;
   for (const SparsePattern& sparse : kSparsePatterns) {
     for (DType dtype : {DType::kFloat16, DType::kBFloat16}) {
-      for (auto layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit}) {
+      for (auto layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit, MetadataLayout::kSm100_16bit}) {
+        if (layout == MetadataLayout::kSm100_16bit && !kWithSm100) continue;
         cases.push_back({cuda::Operands::k16bit, dtype, layout, sparse});
       }
       for (auto operands : {cuda::Operands::kInt8, cuda::Operands::kE4m3}) {
-        for (auto layout : {MetadataLayout::kSm80_8bit, MetadataLayout::kSm90_8bit}) {
+        for (auto layout : {MetadataLayout::kSm80_8bit, MetadataLayout::kSm90_8bit, MetadataLayout::kSm100_8bit}) {
+          if (layout == MetadataLayout::kSm100_8bit && !kWithSm100) continue;
           cases.push_back({operands, dtype, layout, sparse});
         }
       }
