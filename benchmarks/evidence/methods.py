@@ -37,7 +37,7 @@ GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
     # What has no pattern drops the same share at both.
     "neighbours": [
         (("magnitude",), PATTERNS),
-        (("teal_uniform", "teal", "acttail"), ("2:4",)),
+        (("teal_uniform", "acttail", "teal"), ("2:4",)),
         (("clact", "shift", "robust_norm_rescale"), PATTERNS),
     ],
 }
