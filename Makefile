@@ -134,6 +134,7 @@ wheel: $(VENV)/.tools
 # Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (docs/support.md).
 benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/cpu_w8a8.py
 	$(BIN)/python benchmarks/perplexity.py
 	$(BIN)/python benchmarks/w8a8.py
 	$(BIN)/python benchmarks/planner.py

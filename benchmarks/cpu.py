@@ -21,13 +21,16 @@ from amber_ext.ops import reference
 T, K, N = 2048, 4096, 4096
 
 
-def interleaved_medians(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, the functions taking turns so that drift meets them alike."""
+def interleaved_medians(
+    functions: dict[str, Callable[[], object]], repeats: int, before: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median seconds of each, the functions taking turns so that drift meets them alike; ``before`` is not timed."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for function in functions.values():
         function()
     for _ in range(repeats):
         for name, function in functions.items():
+            before()
             start = time.perf_counter()
             function()
             times[name].append(time.perf_counter() - start)

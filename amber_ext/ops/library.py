@@ -94,12 +94,18 @@ def _register() -> None:
         _one_device(product, token_scale=token_scale, weight_scale=weight_scale, bias=bias)
         return torch.empty(product.shape, dtype=getattr(torch, dtype), device=product.device)
 
+    @torch.library.register_fake("amber::scaled_product")
+    def _(values, token_scale, weight, weight_scale, bias, dtype):
+        _one_device(values, token_scale=token_scale, weight=weight, weight_scale=weight_scale, bias=bias)
+        shape = (values.shape[0], weight.shape[0])
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=values.device)
+
     @torch.library.register_fake("amber::linear_w8a8")
     def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernels, thresholds):
         _one_device(x, weight=weight, weight_scale=weight_scale, bias=bias, smooth=smooth, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
-    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "linear_w8a8"):
+    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "scaled_product", "linear_w8a8"):
         torch.library.register_autograd(f"amber::{op}", _forbid_backward)
 
 
@@ -144,7 +150,7 @@ def environment_info() -> dict[str, object]:
         "op_library": "loaded" if LOAD_ERROR is None else LOAD_ERROR,
     }
     if LOAD_ERROR is not None:
-        return {**info, "build": None, "cpu_capability": None, "kernels": []}
+        return {**info, "build": None, "cpu_capability": None, "cpu_int8_product": None, "kernels": []}
     return info | json.loads(torch.ops.amber.build_info())
 
 

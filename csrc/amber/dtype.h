@@ -15,6 +15,8 @@ constexpr const char* describe(DType dtype) {
   return dtype == DType::kFloat32 ? "float32" : dtype == DType::kFloat16 ? "float16" : "bfloat16";
 }
 
+constexpr int64_t element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
 struct Float16 {
   uint16_t bits;
 };

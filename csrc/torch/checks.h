@@ -142,6 +142,15 @@ inline void check_linear(const Tensor& x, const Tensor& weight, const std::optio
   check_bias(x, weight, bias);
 }
 
+// [cols] of the output's dtype, or none.
+inline void check_output_bias(const std::optional<Tensor>& bias, int64_t cols, DType dtype) {
+  if (!bias) return;
+  const ScalarType type = scalar_type(dtype);
+  check(bias->dim() == 1 && bias->size(0) == cols && bias->scalar_type() == type, "bias: ", shape(*bias), " of ",
+        torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [", cols, "] of ",
+        torch::headeronly::toString(type));
+}
+
 struct DequantizeShape {
   int64_t rows;
   int64_t cols;
@@ -156,12 +165,27 @@ inline DequantizeShape check_dequantize(const Tensor& product, const Tensor& tok
   check_factors("token_scale", token_scale, product.size(0));
   check_factors("weight_scale", weight_scale, product.size(1));
   const DequantizeShape result{product.size(0), product.size(1), checked_dtype(dtype)};
-  const ScalarType type = scalar_type(result.dtype);
-  if (bias) {
-    check(bias->dim() == 1 && bias->size(0) == result.cols && bias->scalar_type() == type, "bias: ", shape(*bias),
-          " of ", torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [", result.cols,
-          "] of ", torch::headeronly::toString(type));
-  }
+  check_output_bias(bias, result.cols, result.dtype);
+  return result;
+}
+
+inline void check_int8_matrix(const char* name, const Tensor& matrix, const char* allowed) {
+  check(matrix.scalar_type() == ScalarType::Char && matrix.dim() == 2, name, ": ", shape(matrix), " of ",
+        torch::headeronly::toString(matrix.scalar_type()), " is not allowed; it must be ", allowed, " of int8");
+}
+
+// values int8 [T, K], weight int8 [N, K], the rest as of check_dequantize. Returns the shape of the product.
+inline DequantizeShape check_scaled_product(const Tensor& values, const Tensor& token_scale, const Tensor& weight,
+                                            const Tensor& weight_scale, const std::optional<Tensor>& bias,
+                                            const std::string& dtype) {
+  check_int8_matrix("values", values, "[T, K]");
+  check_int8_matrix("weight", weight, "[N, K]");
+  check(weight.size(1) == values.size(1), "weight: shape ", shape(weight), " does not match values; allowed: [N, ",
+        values.size(1), "]");
+  check_factors("token_scale", token_scale, values.size(0));
+  check_factors("weight_scale", weight_scale, weight.size(0));
+  const DequantizeShape result{values.size(0), weight.size(0), checked_dtype(dtype)};
+  check_output_bias(bias, result.cols, result.dtype);
   return result;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "amber/cpu/product/scaled_product.h"
 #include "amber/cpu/prune/prune.h"
 #include "amber/cpu/quantize/quantize.h"
 #include "checks.h"
@@ -16,6 +17,9 @@ namespace {
 
 // Rows per task are chosen so that a task is worth a thread: about 16 k elements.
 constexpr int64_t kGrainElements = 16384;
+
+// The same for products: so many multiplications.
+constexpr int64_t kGrainProducts = 1 << 18;
 
 struct Outputs {
   void* pruned = nullptr;
@@ -171,6 +175,38 @@ Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, s
   return y;
 }
 
+Tensor scaled_product_cpu(Tensor values, Tensor token_scale, Tensor weight, Tensor weight_scale,
+                          std::optional<Tensor> bias, std::string dtype) {
+  const DequantizeShape shape = check_scaled_product(values, token_scale, weight, weight_scale, bias, dtype);
+  const Tensor a = torch::stable::contiguous(values);
+  // Rows may lie apart, as those of a weight with copies of its columns do.
+  const Tensor w = weight.stride(1) == 1 ? weight : torch::stable::contiguous(weight);
+  const Tensor rows_scale = torch::stable::contiguous(token_scale);
+  const Tensor cols_scale = torch::stable::contiguous(weight_scale);
+  std::optional<Tensor> bias_row;
+  if (bias) bias_row = torch::stable::contiguous(*bias);
+  Tensor y = torch::stable::new_empty(a, {shape.rows, shape.cols}, scalar_type(shape.dtype));
+  const cpu::ScaledProductArgs args{static_cast<const int8_t*>(a.const_data_ptr()),
+                                    static_cast<const float*>(rows_scale.const_data_ptr()),
+                                    static_cast<const int8_t*>(w.const_data_ptr()),
+                                    static_cast<const float*>(cols_scale.const_data_ptr()),
+                                    bias_row ? bias_row->const_data_ptr() : nullptr,
+                                    y.mutable_data_ptr(),
+                                    shape.rows,
+                                    shape.cols,
+                                    a.size(1),
+                                    w.stride(0),
+                                    shape.dtype};
+  const Status status = cpu::validate(args);
+  check(status == Status::kOk, "scaled_product: ", describe(status));
+  if (y.numel() == 0) return y;
+  const int64_t tasks = cpu::scaled_product_tasks(args);
+  const int64_t products = shape.rows * shape.cols * std::max<int64_t>(1, args.in_features) / tasks;
+  torch::stable::parallel_for(0, tasks, std::max<int64_t>(1, kGrainProducts / std::max<int64_t>(1, products)),
+                              [&](int64_t begin, int64_t end) { cpu::scaled_product(args, begin, end); });
+  return y;
+}
+
 }  // namespace amber::ops
 
 STABLE_TORCH_LIBRARY_IMPL(amber, CPU, library) {
@@ -180,4 +216,5 @@ STABLE_TORCH_LIBRARY_IMPL(amber, CPU, library) {
   library.impl("linear_w8a8", TORCH_BOX(&amber::ops::linear_w8a8_cpu));
   library.impl("quantize_activations", TORCH_BOX(&amber::ops::quantize_activations_cpu));
   library.impl("dequantize", TORCH_BOX(&amber::ops::dequantize_cpu));
+  library.impl("scaled_product", TORCH_BOX(&amber::ops::scaled_product_cpu));
 }

@@ -12,7 +12,7 @@ from amber_ext.ops.backends import Decision, cannot_run, choose_kernels, missing
 from amber_ext.ops.choice import measured
 from amber_ext.ops.choice.plan import Plan, Times
 from amber_ext.ops.choice.prediction import UNTRIED
-from amber_ext.ops.dense_products import has_fast_int8
+from amber_ext.ops.dense_products import describe_int8_product
 from amber_ext.ops.pattern import Pattern, extra_windows, widened_features
 from amber_ext.ops.sparse_gemms import (
     DENSE,
@@ -103,8 +103,7 @@ def plan_product(problem: Problem, backend: str = "auto", allow_unpruned: bool =
             raise cannot_run(backend, missing)
         if missing is not None:
             return Plan("reference", missing)
-        product = "torch's int8 product" if has_fast_int8(problem.device) else "exact fp32 products (no VNNI)"
-        reason = f"{reason}, then {product}"
+        reason = f"{reason}, then {describe_int8_product(problem.device)}"
     if backend != "auto" or decision.backend != "cuda" or problem.is_unpruned:
         return Plan(decision.backend, reason)
     times = Times.of(problem)

@@ -22,6 +22,9 @@ std::vector<KernelEntry> kernel_catalogue() {
   kernels.push_back({"quantize", "cpu", "AVX2", any, "fp32 fp16 bf16 to int8 e4m3"});
 #endif
   kernels.push_back({"quantize", "cpu", "portable", any, "fp32 fp16 bf16 to int8 e4m3"});
+#if defined(AMBER_X86)
+  kernels.push_back({"scaled_product", "cpu", "AVX-512 VNNI", any, "int8 to fp32 fp16 bf16"});
+#endif
   kernels.push_back({"compress_2_4", "cpu", "portable", "2:4", "16-bit 8-bit"});
 #if defined(AMBER_WITH_CUDA)
   const std::string sparse = sparse_pattern_names(" ", "");
