@@ -11,8 +11,6 @@
 namespace amber::cpu {
 namespace {
 
-constexpr int64_t element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
-
 template <typename T>
 void smooth_row(const T* x, const float* smooth, int64_t cols, float* v) {
   for (int64_t k = 0; k < cols; ++k) v[k] = smooth ? to_float(x[k]) * smooth[k] : to_float(x[k]);
