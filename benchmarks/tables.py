@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import kernel_counts
+from cpu import fused_table
 from environment import RESULTS, ROOT, load, markdown, percent
+from predictions import layer_bytes
 from predictions.table import predicted, public_ratios
 from serving.table import vllm
 
@@ -238,4 +240,4 @@ TABLES = {
         *(patterns, families, perplexity, w8a8, planner, eval_smollm2, eval_tinyllama, cpu, gpu),
         *(selection_counts, gemm_counts, architectures, predicted, public_ratios, vllm),
     )
-}
+} | {"layer_bytes": layer_bytes.table, "cpu_fused": fused_table}

@@ -42,8 +42,8 @@ def silu_mul_prune(
         backend: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"reference"``, which has layout ``"dense"`` alone.
 
     Returns:
-        the form. Bit for bit that of the separate functions on the CPU; on a GPU silu is computed in fp32 and rounded,
-        as torch does it, but by another approximation of exp: values may differ from torch's by one rounding.
+        the form. Bit for bit that of the separate functions on the CPU; on a GPU silu is rounded to the nearest number,
+        which torch's nearly always is.
 
     Raises:
         ValueError, TypeError: an argument is not as above. RuntimeError: the backend cannot run, or not this layout.

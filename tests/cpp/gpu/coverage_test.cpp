@@ -53,6 +53,7 @@ TEST(GpuCoverage, EveryCompressionIsTested) {
   }
   EXPECT_EQ(wanted.size(), 60u);
   expect_exactly(wanted, "GpuCompress.Shapes");
+  expect_exactly(wanted, "GpuSiluMulCompress.Shapes");
 }
 
 TEST(GpuCoverage, EveryKernelIsTestedWithEveryPattern) {

@@ -19,15 +19,18 @@ from amber_ext import (
     quantize_,
     sparsify_,
 )
-from amber_ext.families import FAMILIES, GATED_MLPS
+from amber_ext.layers.fused import mlp
 from amber_ext.layers.fused.mlp import AmberMLP
 
 TOKENS = torch.randint(3, 97, (2, 37), generator=torch.Generator().manual_seed(1))
+
+LAYERS = 2
 
 
 def model_of(family, dtype=torch.float32, **fields):
     import transformers
 
+    fields = {"num_hidden_layers": LAYERS, **fields}
     config = getattr(transformers, f"{family}Config")(**tiny_llama_config(**fields).to_diff_dict())
     torch.manual_seed(0)
     return getattr(transformers, f"{family}ForCausalLM")(config).to(dtype).eval()
@@ -57,28 +60,17 @@ def mlps(model):
 
 
 def is_fused(model):
-    (fused,) = {isinstance(mlp, AmberMLP) for mlp in mlps(model)}
+    (fused,) = {isinstance(block, AmberMLP) for block in mlps(model)}
     return fused
 
 
-def count_forms(monkeypatch):
-    """A list that grows by an entry for each call of the fused producer."""
-    from amber_ext.layers.fused import mlp
-
+def count_fused(monkeypatch):
+    """A list that grows by the first dimension of gate for each fused call."""
     calls, original = [], mlp.silu_mul_linear
-
-    def counted(*args, **kwargs):
-        calls.append(len(args[0]))
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(mlp, "silu_mul_linear", counted)
+    monkeypatch.setattr(
+        mlp, "silu_mul_linear", lambda gate, up, **more: calls.append(len(gate)) or original(gate, up, **more)
+    )
     return calls
-
-
-def test_the_families_name_their_mlps():
-    assert {f.name for f in FAMILIES if f.mlp} == {"Llama", "Mistral", "Qwen2", "Qwen3"} and len(
-        GATED_MLPS
-    ) == 4
 
 
 @pytest.mark.parametrize("change", [prune, quantize])
@@ -86,7 +78,7 @@ def test_the_families_name_their_mlps():
 def test_logits_and_names_are_those_of_separate_mlps(family, change):
     cases = [(torch.bfloat16, "2:4")]
     if family == "Llama":
-        cases += [(torch.float32, "2:4"), (torch.float16, "8:16"), (torch.bfloat16, "10:16w")]
+        cases += [(torch.float32, "10:16w"), (torch.float16, "8:16")]
     for dtype, pattern in cases:
         model = model_of(family, dtype)
         separate, fused = (change(copy.deepcopy(model), fuse, pattern) for fuse in (False, True))
@@ -103,15 +95,16 @@ def test_on_a_cpu_fusing_is_asked_for():
 
 def test_biases_and_other_activations():
     model = llama(mlp_bias=True)
-    for mlp in mlps(model):
-        torch.nn.init.normal_(mlp.down_proj.bias)
+    for block in mlps(model):
+        torch.nn.init.normal_(block.down_proj.bias)
     fused = prune(copy.deepcopy(model), True)
     assert is_fused(fused) and torch.equal(logits(fused), logits(prune(model, False)))
     assert not is_fused(prune(llama(hidden_act="gelu"), True))
     assert is_fused(prune(llama(hidden_act="swish"), True))
     only_q = prune(llama(), True, targets=("q_proj",))
     assert not is_fused(only_q)  # nothing of the MLP is pruned
-    assert "fuse: 1 is not allowed" in str(pytest.raises(ValueError, AmberConfig, fuse=1).value)
+    with pytest.raises(ValueError, match="fuse: 1 is not allowed; it must be True, False or None"):
+        AmberConfig(fuse=1)
 
 
 def test_densify_and_another_configuration_take_it_back():
@@ -136,43 +129,52 @@ def test_an_8_bit_model_is_pruned_and_fused():
 
 def test_decode_runs_as_before(monkeypatch):
     model = prune(llama(), True)
-    calls = count_forms(monkeypatch)
+    calls = count_fused(monkeypatch)
     with decode():
         dense = logits(model)
     assert not calls
     with decode():
         assert torch.equal(dense, logits(prune(llama(), False)))
     logits(model)
-    assert len(calls) == 4
+    assert len(calls) == LAYERS
 
 
-@pytest.mark.parametrize("options", [{}, {"prompt_lookup_num_tokens": 3}, {"use_cache": False}])
-@pytest.mark.parametrize("change", [prune, quantize])
+@pytest.mark.parametrize(
+    "change, options",
+    [
+        (prune, {}),
+        (prune, {"use_cache": False}),
+        (prune, {"prompt_lookup_num_tokens": 3}),
+        (quantize, {"prompt_lookup_num_tokens": 3}),
+    ],
+)
 def test_generation_is_that_of_separate_mlps(change, options, monkeypatch):
     prompt = torch.tensor([[5, 6, 7, 8, 5, 6, 7, 8, 5, 6]])
     separate, fused = change(llama(), False), change(llama(), True)
-    calls = count_forms(monkeypatch)
-    options |= {"max_new_tokens": 8, "do_sample": False}
+    calls = count_fused(monkeypatch)
+    options = {**options, "max_new_tokens": 5, "do_sample": False}
     assert torch.equal(fused.generate(prompt, **options), separate.generate(prompt, **options))
     if "prompt_lookup_num_tokens" in options:
-        assert set(calls) == {1, 10} or set(calls) == {10}  # the rows of the prompt, not those of drafts
+        assert (
+            set(calls) <= {1, 10} and 10 in calls
+        )  # a batch of 1, or the prompt's rows without those of drafts
 
 
 def test_hooks_on_the_down_projection_see_its_input():
     model, seen = prune(llama(), True), []
     want = logits(model)
-    for mlp in mlps(model):
-        mlp.down_proj.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
+    for block in mlps(model):
+        block.down_proj.register_forward_hook(lambda module, args, output: seen.append(args[0].shape))
     assert torch.equal(logits(model), want)
-    assert seen == [(2, 37, 160)] * 4
+    assert seen == [(2, 37, 160)] * LAYERS
     # Calibration looks by hooks, too.
     assert torch.equal(logits(quantize(prune(llama(), True), False)), logits(quantize(llama(), False)))
 
 
 def test_other_layers_in_place_of_the_down_projection():
     model = prune(llama(), True)
-    for mlp in mlps(model):
-        mlp.down_proj = mlp.down_proj.to_linear()
+    for block in mlps(model):
+        block.down_proj = block.down_proj.to_linear()
     separate = prune(llama(), False, targets=("q_proj", "gate_proj"))
     assert torch.equal(logits(model), logits(separate))
 
@@ -182,8 +184,8 @@ def test_changed_weights_are_noticed():
     for model in models:
         logits(model)
         with torch.no_grad():
-            for mlp in mlps(model):
-                mlp.down_proj.weight.mul_(torch.linspace(0.1, 3.0, 160))
+            for block in mlps(model):
+                block.down_proj.weight.mul_(torch.linspace(0.1, 3.0, 160))
     assert torch.equal(logits(models[0]), logits(models[1]))
 
 
@@ -242,6 +244,6 @@ def test_one_graph_for_many_lengths(change):
     graphs = [g for g in counter.graphs if any(node.op == "call_function" for node in g.graph.nodes)]
     assert len(graphs) == 1
     ops = [node.target for node in graphs[0].graph.nodes]
-    assert ops.count(torch.ops.amber.silu_mul_prune) == 4
-    assert ops.count(torch.ops.amber.sparse_linear_compressed) == 4
+    assert ops.count(torch.ops.amber.silu_mul_prune) == LAYERS
+    assert ops.count(torch.ops.amber.sparse_linear_compressed) == LAYERS
     assert torch.nn.functional.silu not in ops
