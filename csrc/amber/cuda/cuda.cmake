@@ -67,7 +67,8 @@ endif()
 # SM90 sparse GEMM takes a minute or two.
 function(amber_add_cuda target)
   set(sources "${CMAKE_CURRENT_SOURCE_DIR}/csrc/amber/cuda")
-  set(kernels masked/prune.cu masked/quantize.cu compress/prune_compress.cu compress/quantize_compress.cu)
+  set(kernels masked/prune.cu masked/quantize.cu compress/prune_compress.cu compress/quantize_compress.cu
+    compress/sources/silu_mul_prune_compress.cu compress/sources/silu_mul_quantize_compress.cu)
   # The compiler's own report is checked: serialised wgmma, spills.
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${Python_EXECUTABLE};${CMAKE_CURRENT_SOURCE_DIR}/scripts/nvcc_checked.py")
   if(AMBER_STRICT)
@@ -100,7 +101,7 @@ function(amber_add_cuda target)
   set_source_files_properties(${sources}/cuda_error.cpp PROPERTIES
     COMPILE_DEFINITIONS "AMBER_CUDA_ARCH_TEXT=\"${AMBER_CUDA_ARCH_TEXT}\"")
   target_sources(${target} PRIVATE ${sources}/cuda_error.cpp ${sources}/masked/prune_quantize.cpp
-    ${sources}/linear/plan_sparse_linear.cpp ${sources}/linear/run_sparse_linear.cpp)
+    ${sources}/linear/compressed_form.cpp ${sources}/linear/plan_sparse_linear.cpp ${sources}/linear/run_sparse_linear.cpp)
   target_include_directories(${target} SYSTEM PRIVATE ${CUDAToolkit_INCLUDE_DIRS})
   target_compile_definitions(${target} PUBLIC AMBER_WITH_CUDA $<$<STREQUAL:${AMBER_KERNELS},all>:AMBER_ALL_KERNELS>)
 endfunction()

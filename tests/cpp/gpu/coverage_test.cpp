@@ -55,6 +55,7 @@ TEST(GpuCoverage, EveryCompressionIsTested) {
   }
   EXPECT_EQ(wanted.size(), gpu_test::kWithSm100 ? 90u : 60u);
   expect_exactly(wanted, "GpuCompress.Shapes");
+  expect_exactly(wanted, "GpuSiluMulCompress.Shapes");
 }
 
 TEST(GpuCoverage, EveryKernelIsTestedWithEveryPattern) {

@@ -69,4 +69,10 @@ std::string run_sparse_linear(const SparseLinearPlan& plan, const SparseLinearBu
   return error;
 }
 
+std::string run_sparse_product(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers, cudaStream_t stream) {
+  if (plan.empty) return "";
+  const std::string error = misaligned(buffers);
+  return error.empty() ? multiply(plan, buffers, stream) : error;
+}
+
 }  // namespace amber::cuda
