@@ -10,10 +10,13 @@ import torch
 from amber_ext.ops.choice.plan import Plan
 from amber_ext.ops.pattern import Pattern, widened_features
 from amber_ext.ops.reference import QUANTIZED_DTYPES
-from amber_ext.ops.sparse_gemms import DENSE, MASKED_DENSE, SPARSE_GEMMS
+from amber_ext.ops.sparse_gemms import DENSE, MASKED_DENSE, SPARSE_GEMMS, without_walk
 
 # Layouts of a form, by who reads it: torch's dense products, and the sparse GEMMs of SM80 and SM90.
 LAYOUTS = ("dense", "sm80", "sm90")
+
+# By the `SparseGemm.arch` of who reads them. Those for SM100 read forms that are not made here.
+_READ_BY = {80: "sm80", 89: "sm80", 90: "sm90"}
 
 # Rows that E covers are a multiple of the first, columns of the others: of 16-bit and of 8-bit values (metadata.h).
 _TILES = {"sm80": (32, 32, 64), "sm90": (64, 128, 128)}
@@ -92,4 +95,4 @@ def layout_for(plan: Plan, tokens: int) -> str | None:
     if first == len(plan.kernels) or (first > 0 and tokens < plan.thresholds[first - 1]):
         return None
     archs = {gemm.name: gemm.arch for gemm in SPARSE_GEMMS}
-    return f"sm{archs[plan.kernels[first]]}"
+    return _READ_BY.get(archs[without_walk(plan.kernels[first])])

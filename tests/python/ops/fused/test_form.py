@@ -1,15 +1,17 @@
 """Compressed forms: their shapes in every layout, and the product that reads them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import amber_ext
 from amber_ext import quantize_weight, widen_weight
 from amber_ext.ops.choice.plan import Plan
+from amber_ext.ops.fused import form as form_module
 from amber_ext.ops.fused.form import layout_for
 from amber_ext.ops.fused.product import sparse_linear_compressed
 from amber_ext.ops.fused.silu_mul import silu_mul_linear, silu_mul_prune
-from amber_ext.ops.sparse_gemms import SPARSE_GEMMS
 
 CPU = Plan("cpu")
 TOKENS = (1, 63, 64, 65, 300)
@@ -118,18 +120,13 @@ def test_e4m3_has_no_product_on_the_cpu():
 
 
 def test_where_a_plan_takes_forms(monkeypatch):
+    gemms = [SimpleNamespace(name=f"sm{arch}_some_gemm", arch=arch) for arch in (80, 89, 90, 100)]
+    monkeypatch.setattr(form_module, "SPARSE_GEMMS", gemms)
     assert layout_for(CPU, 5) == "dense" and layout_for(Plan("reference"), 5) is None
-    gemm = next((gemm for gemm in SPARSE_GEMMS if gemm.arch == 90), None)
-    if gemm is None:
-        from types import SimpleNamespace
-
-        from amber_ext.ops.fused import form
-
-        gemm = SimpleNamespace(name="sm90_some_gemm", arch=90)
-        monkeypatch.setattr(form, "SPARSE_GEMMS", (gemm,))
-    sparse = gemm.name
     assert layout_for(Plan("cuda"), 9000) is None
-    assert layout_for(Plan("cuda", kernels=(sparse,)), 1) == "sm90"
+    read = {gemm.arch: layout_for(Plan("cuda", kernels=(gemm.name,)), 1) for gemm in gemms}
+    assert read == {80: "sm80", 89: "sm80", 90: "sm90", 100: None}
+    sparse = "sm90_some_gemm@N8"
     steps = Plan("cuda", kernels=("masked_dense", sparse, "dense", sparse), thresholds=(8, 64, 512))
     assert [layout_for(steps, tokens) for tokens in (1, 8, 64, 511, 512, 9000)] == [None] * 4 + ["sm90"] * 2
     ends_dense = Plan("cuda", kernels=(sparse, "dense"), thresholds=(64,))
