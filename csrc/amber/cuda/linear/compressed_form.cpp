@@ -11,10 +11,6 @@
 namespace amber::cuda {
 namespace {
 
-bool is_sm80(MetadataLayout layout) {
-  return layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm80_8bit;
-}
-
 std::string refusal(const FormProblem& p) {
   if (p.dtype == DType::kFloat32) return "dtype: float32 has no compressed form on CUDA; allowed: float16, bfloat16";
   const int extra = extra_windows(p.pattern);
