@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import kernel_counts
+from cpu import fused_table
 from environment import load, markdown, percent
 from evidence.table import TABLES as EVIDENCE
 from gpu.table import gpu, measured_speedups
+from predictions import layer_bytes
 from predictions.table import predicted, public_ratios
 from serving.table import vllm
 
@@ -218,4 +220,4 @@ TABLES = {
         *(selection_counts, gemm_counts, architectures, predicted, public_ratios, vllm),
         *EVIDENCE,
     )
-}
+} | {"layer_bytes": layer_bytes.table, "cpu_fused": fused_table}

@@ -106,19 +106,31 @@ def masked_dense_w8a8(
         torch.ops.amber.quantize_activations, rows, smooth, scale, pattern, rescale, dtype,
         smooth=smooth, scale=scale,
     )  # fmt: skip
-    output_dtype = str(x.dtype).removeprefix("torch.")
-    if dtype == "int8" and has_scaled_product(x.device):
-        y = torch.ops.amber.scaled_product(values, token_scale, weight, weight_scale, bias, output_dtype)
-    elif dtype == "int8":
-        product = int8_product(values, weight)
-        y = torch.ops.amber.dequantize(product, token_scale, weight_scale, bias, output_dtype)
-    else:
-        # Row-wise scales exist for bf16 outputs alone.
-        y = torch._scaled_mm(
-            values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
-        ).to(x.dtype)
-        y = y if bias is None else y + bias
+    y = product_w8a8(values, token_scale, weight, weight_scale, bias, x.dtype)
     return y.view(*x.shape[:-1], out_features)
+
+
+def product_w8a8(
+    values: torch.Tensor,
+    token_scale: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """The dense product of 8-bit values ``[T, K]`` and weight ``[N, K]``, scales and bias: ``[T, N]`` of ``dtype``."""
+    if values.dtype == torch.int8 and has_scaled_product(values.device):
+        return torch.ops.amber.scaled_product(
+            values, token_scale, weight, weight_scale, bias, checks.dtype_name(dtype)
+        )
+    if values.dtype == torch.int8:
+        product = int8_product(values, weight)
+        return torch.ops.amber.dequantize(product, token_scale, weight_scale, bias, checks.dtype_name(dtype))
+    # Row-wise scales exist for bf16 outputs alone.
+    y = torch._scaled_mm(
+        values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
+    ).to(dtype)
+    return y if bias is None else y + bias
 
 
 # For the op `linear_w8a8`, which calls this for the numbers of tokens where its plan says so.

@@ -28,17 +28,19 @@ GROUPS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...]]]] = {
         (LADDER, PATTERNS),
         (("robust_norm", "robust_norm_trimmed", "outstanding", "outstanding_trimmed"), PATTERNS),
     ],
-    "quantization": [(("w8a8", "outstanding", "outstanding_unquantized"), ("2:4",))],
-    "folding": [(("magnitude", "robust_norm", "robust_norm_folded"), PATTERNS)],
-    "sliding": [(("robust_norm",), ("12:16w", "6:8"))],
     "weight_masks": [
         (("robust_norm", "weight_magnitude", "weight_wanda", "weight_maskpro", "weight_lbc"), ("2:4",))
     ],
     # What has no pattern drops the same share at both.
     "neighbours": [
         (("magnitude",), PATTERNS),
-        (("teal_uniform", "teal", "acttail"), ("2:4",)),
-        (("clact", "shift", "robust_norm_rescale"), PATTERNS),
+        (("teal_uniform", "acttail"), ("2:4",)),
+        (("robust_norm_folded", "clact", "shift"), ("2:4",)),
+        (("robust_norm",), ("12:16w", "6:8")),
+        (("robust_norm_folded", "clact", "shift"), PATTERNS),
+        (("robust_norm_rescale",), PATTERNS),
+        (("outstanding_unquantized",), PATTERNS),
+        (("teal",), ("2:4",)),
     ],
 }
 
@@ -67,27 +69,34 @@ def main() -> None:
     batches = [ids[None] for ids in calibration.split(WINDOW)]
     for group in groups:
         results = EvalRun(environment.ROOT / "build" / "evidence" / group, settings)
-        run(
-            results,
-            loaded.model,
-            loaded.tokenizer,
-            rows(group),
-            {},
-            Calibration(batches, paper_table.SKIP),
-            tokens=tokens,
-            report=lambda message: print(message, flush=True),
-        )
-        path = environment.write(
-            f"evidence_{group}",
-            {
-                "model": "SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to bf16)",
-                "text": "WikiText-2 raw test",
-                "calibration": "C4",
-                "settings": settings,
-                "rows": results.rows(),
-            },
-        )
-        print(f"wrote {path.relative_to(environment.ROOT)}")
+        try:
+            run(
+                results,
+                loaded.model,
+                loaded.tokenizer,
+                rows(group),
+                {},
+                Calibration(batches, paper_table.SKIP),
+                tokens=tokens,
+                report=lambda message: print(message, flush=True),
+            )
+        finally:  # stopped, what is finished is written
+            write(group, settings, results)
+
+
+def write(group: str, settings: dict[str, object], results: EvalRun) -> None:
+    """The results file of a group."""
+    path = environment.write(
+        f"evidence_{group}",
+        {
+            "model": "SmolLM2-135M-Instruct (Q4_1 GGUF dequantised to bf16)",
+            "text": "WikiText-2 raw test",
+            "calibration": "C4",
+            "settings": settings,
+            "rows": results.rows(),
+        },
+    )
+    print(f"wrote {path.relative_to(environment.ROOT)}")
 
 
 if __name__ == "__main__":

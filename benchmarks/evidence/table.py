@@ -70,9 +70,9 @@ def neighbours() -> str:
     return _by_pattern("neighbours")
 
 
-@of_results("evidence_folding", "evidence_folding_choice")
+@of_results("evidence_folding_choice")
 def folding() -> str:
-    """Perplexities, and how often the choice differs."""
+    """How often the choice differs."""
     choice = load("evidence_folding_choice")
     settings = choice["settings"]
     rows = [
@@ -89,17 +89,7 @@ def folding() -> str:
         "tokens, every layer), the share that magnitudes drop (`benchmarks/results/evidence_folding_choice.json`):"
     )
     header = ["dtype", "pattern", "plain magnitudes", "magnitudes after the fold"]
-    return _by_pattern("folding") + "\n\n" + caption + "\n\n" + markdown(header, rows)
-
-
-@of_results("evidence_sliding")
-def sliding() -> str:
-    return _by_pattern("sliding")
-
-
-@of_results("evidence_quantization")
-def quantization() -> str:
-    return _by_pattern("quantization")
+    return caption + "\n\n" + markdown(header, rows)
 
 
 @of_results("evidence_weight_masks")
@@ -152,4 +142,4 @@ def _setting(data: dict) -> str:
     )
 
 
-TABLES = (published, ladder, neighbours, folding, sliding, quantization, weight_masks, allocators)
+TABLES = (published, ladder, neighbours, folding, weight_masks, allocators)

@@ -93,4 +93,10 @@ inline static T from_float(float value) {
   }
 }
 
+// Runs `run` with an element of this dtype.
+template <typename Run>
+inline static auto with_element(DType dtype, Run run) {
+  return dtype == DType::kFloat32 ? run(float{}) : dtype == DType::kFloat16 ? run(Float16{}) : run(BFloat16{});
+}
+
 }  // namespace amber

@@ -2,47 +2,26 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <tuple>
 
 #include "amber/cpu/product/scaled_product.h"
 #include "amber/cpu/prune/prune.h"
 #include "amber/cpu/quantize/quantize.h"
 #include "checks.h"
+#include "cpu/cpu_support.h"
 #include "dense_linear.h"
 #include "kernel_choice.h"
 
 namespace amber::ops {
 namespace {
 
-// Rows per task are chosen so that a task is worth a thread: about 16 k elements.
-constexpr int64_t kGrainElements = 16384;
-
-// The same for products: so many multiplications.
+// As many multiplications of a product are worth a thread.
 constexpr int64_t kGrainProducts = 1 << 18;
 
 struct Outputs {
   void* pruned = nullptr;
   uint8_t* mask = nullptr;
 };
-
-// Contiguous; every element finite and > 0.
-std::optional<Tensor> checked_factors(const char* name, const std::optional<Tensor>& factors, int64_t cols) {
-  if (!factors) return std::nullopt;
-  check_factors(name, *factors, cols);
-  check(factors->is_cpu(), name, ": it must be on x's device, the CPU");
-  const Tensor contiguous = torch::stable::contiguous(*factors);
-  const auto* values = static_cast<const float*>(contiguous.const_data_ptr());
-  const int64_t bad = cpu::first_invalid_scale(values, cols);
-  if (bad >= 0) {
-    fail(name, ": element ", bad, " is ", values[bad], "; every element must be finite and > 0");
-  }
-  return contiguous;
-}
-
-const float* pointer(const std::optional<Tensor>& factors) {
-  return factors ? static_cast<const float*>(factors->const_data_ptr()) : nullptr;
-}
 
 // `x` is contiguous; outputs have its shape.
 void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, Rescale rescale, Outputs outputs) {
@@ -61,8 +40,7 @@ void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, R
                        rescale};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
-  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
-                              [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
+  for_rows(args.rows, cols, [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
 }
 
 Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, const std::string& rescale) {
@@ -147,8 +125,7 @@ std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tens
                           type};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
-  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
-                              [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
+  for_rows(args.rows, cols, [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
   return {values, token_scale};
 }
 
@@ -170,8 +147,7 @@ Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, s
                             shape.rows,
                             shape.cols,
                             shape.dtype};
-  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
-                              [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
+  for_rows(args.rows, args.cols, [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
   return y;
 }
 

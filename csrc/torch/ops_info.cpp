@@ -45,6 +45,7 @@ std::string build_info() {
                        {"compiler", AMBER_BUILD_COMPILER},
                        {"cuda", AMBER_BUILD_CUDA},
                        {"cuda_archs", AMBER_BUILD_CUDA_ARCHS},
+                       {"cuda_kernels", AMBER_BUILD_KERNELS},
                        {"cutlass", AMBER_BUILD_CUTLASS},
                        {"torch_built_with", AMBER_BUILD_TORCH},
                        {"torch_target", AMBER_BUILD_TORCH_TARGET}})

@@ -24,6 +24,8 @@ from amber_ext.planning.allocators.teal import Move, raise_one_at_a_time
 
 # By how much of a block's multiply-accumulates TEAL's greedy rule raises one projection.
 STEP = 0.05
+# The greedy rule runs each block hundreds of times: so many tokens have to do.
+GREEDY_TOKENS = 512
 
 _BINS = 1 << 15
 
@@ -113,8 +115,7 @@ def greedy_sparsities(
 ) -> dict[str, float]:
     """Site's name to its sparsity by TEAL's rule; in each block their mean, weighed by size, is ``target``."""
     blocks = blocks_of(sites)
-    # The greedy rule runs each block hundreds of times: one batch has to do.
-    errors = BlockErrors(model, blocks, batches[:1])
+    errors = BlockErrors(model, blocks, [batches[0][:1, :GREEDY_TOKENS]])
     found: dict[str, float] = {}
     for block, inside in blocks.items():
         size = sum(site.macs for site in inside)

@@ -83,7 +83,9 @@ class Times:
             refused = self.entry.refused
             usable = (name for name in ms if without_walk(name) in names and name not in refused)
             return {name: ms[name] / 1e3 for name in usable}, self.source
-        return prediction.times(self.device, self.problem, self.gemms, tokens) or {}, "predicted"
+        checked = {} if self.entry is None else {name for ms in self.entry.ms.values() for name in ms}
+        tried = [gemm for gemm in self.gemms if gemm.arch not in prediction.UNTRIED or gemm.name in checked]
+        return prediction.times(self.device, self.problem, tried, tokens) or {}, "predicted"
 
     def plan(self, *, allow_unpruned: bool = False, only_sparse: bool = False) -> Plan:
         """The fastest kernels with the same result. One that is within `MARGIN` of them goes on; masked dense begins.

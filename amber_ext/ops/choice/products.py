@@ -11,6 +11,7 @@ import torch
 from amber_ext.ops.backends import Decision, cannot_run, choose_kernels, missing_dense_product, require
 from amber_ext.ops.choice import measured
 from amber_ext.ops.choice.plan import Plan, Times
+from amber_ext.ops.choice.prediction import UNTRIED
 from amber_ext.ops.dense_products import describe_int8_product
 from amber_ext.ops.pattern import Pattern, extra_windows, widened_features
 from amber_ext.ops.sparse_gemms import (
@@ -183,6 +184,8 @@ def _sparse_as_asked(problem: Problem) -> Plan:
 
 def _no_sparse_gemm(problem: Problem, times: Times) -> str | None:
     """Why there is no sparse GEMM to choose, or None."""
+    if times.entry is None and times.gemms and all(gemm.arch in UNTRIED for gemm in times.gemms):
+        return f"kernel: '{times.gemms[0].name}' and the like have run nowhere yet; amber_ext.tune checks them first"
     if times.gemms:
         return None
     if times.entry is not None and times.entry.refused:

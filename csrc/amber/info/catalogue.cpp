@@ -47,9 +47,14 @@ std::string sparse_gemms_json() {
   json << '[';
   const char* separator = "";
   for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
-    json << separator << "{\"name\": \"" << kernel->name << "\", \"arch\": " << kernel->arch << ", \"operands\": \""
-         << cuda::describe(kernel->operands) << "\", \"dtype\": \"" << describe(kernel->dtype) << "\", \"tile\": ["
-         << kernel->tile.m << ", " << kernel->tile.n << ", " << kernel->tile.k
+    json << separator << "{\"name\": \"" << kernel->name << "\", \"arch\": " << kernel->arch << ", \"capabilities\": [";
+    const char* comma = "";
+    for (int capability : kernel->capabilities()) {
+      json << comma << capability;
+      comma = ", ";
+    }
+    json << "], \"operands\": \"" << cuda::describe(kernel->operands) << "\", \"dtype\": \"" << describe(kernel->dtype)
+         << "\", \"tile\": [" << kernel->tile.m << ", " << kernel->tile.n << ", " << kernel->tile.k
          << "], \"in_features_multiple\": " << kernel->in_features_multiple
          << ", \"copies_in_features_multiple\": " << kernel->copies_in_features_multiple << ", \"max_in_features\": ";
     if (kernel->max_in_features == cuda::kUnlimited) {

@@ -48,6 +48,10 @@ struct SparseLinearBuffers {
 // line that names the step which failed and why, or an empty one. The plan must not be a refusal.
 std::string run_sparse_linear(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers, CUstream_st* stream);
 
+// The product alone, of values, metadata and token scales that are a compressed form already; `x`, `smooth` and `scale`
+// are not looked at.
+std::string run_sparse_product(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers, CUstream_st* stream);
+
 // What a sparse GEMM gets. Without buffers it is still good for asking how large its workspace is.
 SparseGemmArgs sparse_gemm_args(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers);
 

@@ -20,12 +20,30 @@ bool parse_walk(const std::string& walk, SparseGemmChoice& choice) {
   return true;
 }
 
+std::string capabilities(const std::vector<int>& archs) {
+  std::string text;
+  for (int arch : archs) text += (text.empty() ? "" : ", ") + capability(arch);
+  return text;
+}
+
+// The names of what this build has for these operands, on the device or, where there is none, on any.
+std::string what_is_there(const SparseProblem& problem) {
+  std::string here, anywhere;
+  for (const SparseGemmKernel* kernel : sparse_gemm_kernels()) {
+    if (kernel->operands != problem.operands || kernel->dtype != problem.dtype) continue;
+    std::string& names = kernel->runs_on(problem.arch) ? here : anywhere;
+    names += (names.empty() ? "" : ", ") + std::string(kernel->name);
+  }
+  if (!here.empty()) return line("allowed: ", here);
+  return anywhere.empty() ? "it has none" : line("for other GPUs it has ", anywhere);
+}
+
 }  // namespace
 
 std::string refusal(const SparseGemmDescriptor& kernel, const SparseProblem& problem) {
   if (!kernel.runs_on(problem.arch)) {
-    return line("kernel: '", kernel.name, "' is for SM", kernel.arch, ", but the device has compute capability ",
-                capability(problem.arch));
+    return line("kernel: '", kernel.name, "' does not run on compute capability ", capability(problem.arch),
+                "; allowed: ", capabilities(kernel.capabilities()));
   }
   if (kernel.operands != problem.operands || kernel.dtype != problem.dtype) {
     return line("kernel: '", kernel.name, "' does not take ", describe(problem.operands), " operands and dtype ",
@@ -70,8 +88,8 @@ SparseGemmChoice choose_sparse_gemm(const std::string& name, const SparseProblem
                                        : find_sparse_gemm(base.c_str());
   if (!kernel) {
     return {nullptr, line("kernel: '", name, "' is not in this build for compute capability ", capability(problem.arch),
-                          ", ", describe(problem.operands), " operands and dtype ", describe(problem.dtype),
-                          "; `amber-ext info` lists what is")};
+                          ", ", describe(problem.operands), " operands and dtype ", describe(problem.dtype), "; ",
+                          what_is_there(problem))};
   }
   SparseGemmChoice choice{kernel, refusal(*kernel, problem)};
   if (at != std::string::npos && (kernel->arch < 90 || !parse_walk(name.substr(at + 1), choice))) {
