@@ -11,6 +11,9 @@ PIP := $(BIN)/pip install -q -c constraints.txt
 INSTALL := $(PIP) --no-build-isolation -e
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
+# The kernels that the tests compile: for the GPUs that the emulator plays, and for this machine's. An SM90 kernel takes a
+# minute or two, so a longer list is for `make every-architecture`.
+TEST_ARCHITECTURES ?= 8.0 9.0a $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u)
 # The CUDA kernels' tests run on this machine's GPU, or else on an emulated one (tests/gpu_emulator).
 NO_GPU_TESTS := '^(gpu|emulated)$$'
 NOT_HERE := $(shell nvidia-smi >/dev/null 2>&1 && echo "'^emulated$$'" || echo "'^(gpu|slow)$$'")
@@ -19,7 +22,7 @@ CPP_SOURCES := $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cpp' -
 SOURCES := $(shell find csrc third_party -type f) CMakeLists.txt setup.py pyproject.toml
 
 .PHONY: demo test test-quick test-cpus test-cpp test-emulated test-emulated-slow test-cpp-sanitized test-python \
-	test-oldest test-vllm test-vllm-slow serve build-cpp-tests lint docs wheel benchmark clean
+	test-oldest test-vllm test-vllm-slow serve build-cpp-tests every-architecture lint docs wheel benchmark clean
 
 demo: $(VENV)/.built
 	$(BIN)/amber-ext demo --out demo_out
@@ -105,6 +108,14 @@ $(VLLM)/.installed: $(VENV)/.built tests/vllm/requirements.txt
 	$(BIN)/python setup.py -q egg_info --egg-base build/metadata
 	touch $@
 
+# Compiles every kernel for every architecture, links the library and loads it. Not among the tests: it takes long.
+every-architecture: $(VENV)/.tools
+	AMBER_CUDA=1 AMBER_STRICT=1 AMBER_KERNELS=all TORCH_CUDA_ARCH_LIST= AMBER_BUILD_DIR=build/every-architecture \
+		$(BIN)/python setup.py -q build_ext --build-lib build/every-architecture/library
+	$(BIN)/python -c "import torch; \
+		torch.ops.load_library('build/every-architecture/library/amber_ext/libamber_ops.so'); \
+		print(torch.ops.amber.build_info())"
+
 lint: $(VENV)/.tools
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
@@ -123,6 +134,7 @@ wheel: $(VENV)/.tools
 # Rewrites benchmarks/results/*.json of this machine's kind; needs the evaluation text (docs/support.md).
 benchmark: $(VENV)/.built-cuda
 	$(BIN)/python benchmarks/cpu.py
+	$(BIN)/python benchmarks/cpu_w8a8.py
 	$(BIN)/python benchmarks/perplexity.py
 	$(BIN)/python benchmarks/w8a8.py
 	$(BIN)/python benchmarks/planner.py
@@ -151,7 +163,7 @@ $(VENV)/.built: $(VENV)/.tools $(SOURCES) constraints.txt
 
 # The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU, with the PTX that the emulated GPU runs.
 $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES) constraints.txt
-	AMBER_EMBED_PTX=1 $(INSTALL) ".[models,eval,test]"
+	AMBER_EMBED_PTX=1 AMBER_STRICT=1 TORCH_CUDA_ARCH_LIST="$(TEST_ARCHITECTURES)" $(INSTALL) ".[models,eval,test]"
 	touch $@ $(VENV)/.built
 
 clean:

@@ -13,7 +13,14 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
 # Read from the environment: csrc/amber/cuda/cuda.cmake, third_party/cutlass.cmake.
-SETTINGS = ["AMBER_CUDA", "TORCH_CUDA_ARCH_LIST", "AMBER_EMBED_PTX", "AMBER_CUTLASS_DIR"]
+SETTINGS = [
+    "AMBER_CUDA",
+    "AMBER_CUTLASS_DIR",
+    "AMBER_EMBED_PTX",
+    "AMBER_KERNELS",
+    "AMBER_STRICT",
+    "TORCH_CUDA_ARCH_LIST",
+]
 GIB_PER_JOB = 5  # one SM90 sparse GEMM takes up to 5 GB to compile
 
 

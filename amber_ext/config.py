@@ -43,6 +43,8 @@ class AmberConfig:
             tokens where that is fastest. Otherwise ``auto`` chooses among kernels with the same result.
         cached_prompts: what several tokens are that a model gets behind a cache that holds some, outside ``generate()``:
             ``"sparse"``, the rest of a prompt, or ``"dense"``, sampled tokens (`amber_ext.phase`).
+        fuse: whether the MLPs of `amber_ext.families.GATED_MLPS` prune the input of ``down_proj`` in the op that makes it.
+            None: where they lie on a GPU. Results are the same on the CPU; on a GPU an entry may differ by one rounding.
 
     Raises:
         ValueError: a field is not allowed.
@@ -58,6 +60,7 @@ class AmberConfig:
     allow_unpruned: bool = False
     cached_prompts: str = "sparse"
     projection_scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fuse: bool | None = None
 
     # Whether no targets at all make sense.
     may_be_empty: ClassVar[bool] = False
@@ -73,6 +76,8 @@ class AmberConfig:
                 f"allow_unpruned: {shown(self.allow_unpruned)} is not allowed; it must be True or False"
             )
         one_of("cached_prompts", self.cached_prompts, CACHED_PROMPTS)
+        if not isinstance(self.fuse, bool | None):
+            raise ValueError(f"fuse: {shown(self.fuse)} is not allowed; it must be True, False or None")
         targets = listed(self.targets, str)
         if targets is None or not (targets or self.may_be_empty):
             raise ValueError(

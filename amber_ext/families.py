@@ -44,6 +44,8 @@ class Family:
         decoder_layer: None where smoothing factors are always applied on the fly.
         experts: transformers' class of fused experts whose forward is `AmberExperts.gated_experts`: gate_up_proj
             [E, 2I, H] holds gate over up, down_proj [E, H, I], no biases. None where there is none.
+        mlp: transformers' class of gated MLPs whose forward is ``down_proj(act_fn(gate_proj(x)) * up_proj(x))``. None where
+            it is not fused.
         presets: name to the layers whose q_proj and gate_proj stay dense (arXiv 2508.02128, section 4).
         vllm: what of it the tests of the vLLM plugin serve.
     """
@@ -53,16 +55,23 @@ class Family:
     experts: str | None = None
     presets: Mapping[str, tuple[int, ...]] | None = None
     vllm: str = "not tested"
+    mlp: str | None = None
 
 
 ALL_OF_IT = "yes, on a CPU"
 
 
 FAMILIES = (
-    Family("Llama", LLAMA_LAYER, presets={"llama-3.1-8b": (19, 21, 28, 30, 31)}, vllm=ALL_OF_IT),
-    Family("Mistral", LLAMA_LAYER, vllm=ALL_OF_IT),
-    Family("Qwen2", LLAMA_LAYER, presets={"qwen2-7b": (0, 6, 23, 26, 27)}, vllm=ALL_OF_IT),
-    Family("Qwen3", LLAMA_LAYER, vllm=ALL_OF_IT),
+    Family(
+        "Llama",
+        LLAMA_LAYER,
+        presets={"llama-3.1-8b": (19, 21, 28, 30, 31)},
+        vllm=ALL_OF_IT,
+        mlp="LlamaMLP",
+    ),
+    Family("Mistral", LLAMA_LAYER, vllm=ALL_OF_IT, mlp="MistralMLP"),
+    Family("Qwen2", LLAMA_LAYER, presets={"qwen2-7b": (0, 6, 23, 26, 27)}, vllm=ALL_OF_IT, mlp="Qwen2MLP"),
+    Family("Qwen3", LLAMA_LAYER, vllm=ALL_OF_IT, mlp="Qwen3MLP"),
     Family(
         "Qwen3-MoE",
         LLAMA_LAYER,
@@ -97,4 +106,5 @@ READ_PAST_LAYER: Mapping[str, frozenset[str]] = {
 
 DECODER_LAYERS = tuple(dict.fromkeys(f.decoder_layer for f in FAMILIES if f.decoder_layer is not None))
 EXPERTS = tuple(f.experts for f in FAMILIES if f.experts is not None)
+GATED_MLPS = tuple(f.mlp for f in FAMILIES if f.mlp is not None)
 PRESETS = {name: layers for f in FAMILIES for name, layers in (f.presets or {}).items()}

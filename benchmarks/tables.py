@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import kernel_counts
+from cpu import fused_table
 from environment import load, markdown, percent
 from evidence.table import TABLES as EVIDENCE
 from gpu.table import gpu, measured_speedups
+from predictions import layer_bytes
 from predictions.table import predicted, public_ratios
 from serving.table import vllm
 
@@ -156,6 +158,23 @@ def cpu() -> str:
     return caption + "\n\n" + markdown(header, rows)
 
 
+def cpu_w8a8() -> str:
+    """W8A8 layers over bf16 `F.linear` in the same run."""
+    data = load("cpu_w8a8")
+    environment, rows = data["environment"], []
+    for row in data["rows"]:
+        dense = row["dense_ms"]
+        shape = f"{row['shape']} [{row['out_features']}, {row['in_features']}]"
+        ratios = [f"{row[f'{key}_ms'] / dense:.2f}×" for key in ("w8a8", "pruned_w8a8", "torchs_w8a8")]
+        rows.append([shape, str(row["tokens"]), f"{dense:.1f} ms", *ratios])
+    caption = (
+        f"Time of a whole W8A8 layer over that of bf16 `F.linear`, {environment['threads']} threads of an "
+        f"{environment['cpu']}, {data['product']} (`benchmarks/results/cpu_w8a8.json`):"
+    )
+    header = ["W", "T", "bf16", "W8A8", f"W8A8, {data['pattern']}", "W8A8 with `torch._int_mm`"]
+    return caption + "\n\n" + markdown(header, rows)
+
+
 def selection_counts() -> str:
     return markdown(*kernel_counts.selection_table(load("kernel_counts")["rows"]))
 
@@ -197,8 +216,8 @@ def architectures() -> str:
 TABLES = {
     table.__name__: table
     for table in (
-        *(patterns, families, perplexity, w8a8, planner, eval_smollm2, eval_tinyllama, cpu, gpu),
+        *(patterns, families, perplexity, w8a8, planner, eval_smollm2, eval_tinyllama, cpu, cpu_w8a8, gpu),
         *(selection_counts, gemm_counts, architectures, predicted, public_ratios, vllm),
         *EVIDENCE,
     )
-}
+} | {"layer_bytes": layer_bytes.table, "cpu_fused": fused_table}

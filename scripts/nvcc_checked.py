@@ -1,6 +1,7 @@
-"""Runs nvcc and reads what ptxas says of the kernels; fails where a kernel would be slow.
+"""Runs nvcc and reads what ptxas says of the kernels; warns, or with --strict fails, where a kernel would be slow.
 
-Used as CMake's compiler launcher: ``nvcc_checked.py nvcc ARGUMENTS...`` with ``-Xptxas -v`` among them.
+Used as CMake's compiler launcher: ``nvcc_checked.py [--strict] nvcc ARGUMENTS...`` with ``-Xptxas -v`` among them. Another
+ptxas than the one the kernels were written with may spill: somebody who installs the package still wants the kernel.
 """
 
 import re
@@ -27,15 +28,17 @@ def problems(report: str) -> list[str]:
 
 
 def main() -> int:
-    run = subprocess.run(sys.argv[1:], stderr=subprocess.PIPE, text=True)
+    strict = sys.argv[1] == "--strict"
+    command = sys.argv[2:] if strict else sys.argv[1:]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     quiet = [line for line in run.stderr.splitlines() if not re.match(r"ptxas info|\s+\d+ bytes stack", line)]
     sys.stderr.write("".join(f"{line}\n" for line in quiet if line.strip()))
     if run.returncode != 0:
         return run.returncode
     found = problems(run.stderr)
     for problem in found:
-        print(f"nvcc_checked: {problem}", file=sys.stderr)
-    return 1 if found else 0
+        print(f"nvcc_checked: {'error' if strict else 'warning'}: {problem}", file=sys.stderr)
+    return 1 if found and strict else 0
 
 
 if __name__ == "__main__":

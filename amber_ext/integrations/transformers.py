@@ -23,6 +23,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from amber_ext.config import AmberConfig, OutstandingSparseConfig
+from amber_ext.layers.fused.fuse import fuse_blocks
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import replace_modules
@@ -167,6 +168,7 @@ class AmberHfQuantizer(HfQuantizer):
                 raise ValueError(f"layer '{name}': {error}") from None
         # transformers only warns of tensors that a checkpoint lacks, and leaves their memory as it was.
         check_saved(model, self.quantization_config.layers, self.quantization_config.checksums)
+        fuse_blocks(model, self.quantization_config.config.fuse)
         install_phase_hooks(model, self.quantization_config.config.cached_prompts)
         remember_config(model, self.quantization_config.config)
         if self.report is not None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 
 from amber_ext.families import EXPERTS
-from amber_ext.layers.recast import recast
+from amber_ext.layers.recast import MixedIn, mixed_class, recast
 from amber_ext.ops.functional import linear
 from amber_ext.ops.pattern import Pattern
 from amber_ext.phase import by_phase
 
 
-class AmberExperts:
+class AmberExperts(MixedIn):
     """Mixed into a supported experts class by `prune_experts`; prunes in prefill.
 
     Scores are plain magnitudes: tokens are routed dynamically, so the paper does not use the robust
@@ -69,17 +67,9 @@ class AmberExperts:
             output.index_add_(0, token, y.to(output.dtype))
         return output
 
-    @classmethod
-    def _dense_class(cls) -> type:
-        return cls.__mro__[2]  # after the made class and AmberExperts
-
-    def __reduce__(self):
-        # The class is made at run time, so pickle cannot find it by name.
-        return _unpickle, (self._dense_class(), self.__dict__)
-
     def to_dense(self) -> torch.nn.Module:
         """The experts module that this was made from, over the same parameters."""
-        dense = recast(self, self._dense_class())
+        dense = recast(self, self.original_class())
         for name in ("pattern_of", "rescale", "backend", "allow_unpruned"):
             del dense.__dict__[name]
         return dense
@@ -127,19 +117,7 @@ def prune_experts(
     Args:
         pattern_of: the projections to prune, ``"gate_proj"``, ``"up_proj"`` and ``"down_proj"``, to their patterns.
     """
-    new = recast(module, _pruned_class(type(module)))
+    new = recast(module, mixed_class(AmberExperts, type(module)))
     new.pattern_of, new.rescale, new.backend = pattern_of, rescale, backend
     new.allow_unpruned = allow_unpruned
     return new
-
-
-@functools.cache
-def _pruned_class(dense_class: type) -> type:
-    return type(f"Amber{dense_class.__name__}", (AmberExperts, dense_class), {})
-
-
-def _unpickle(dense_class: type, state: dict[str, object]) -> torch.nn.Module:
-    cls = _pruned_class(dense_class)
-    module = cls.__new__(cls)
-    module.__dict__.update(state)
-    return module

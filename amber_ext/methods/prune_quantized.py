@@ -7,6 +7,7 @@ import dataclasses
 import torch
 
 from amber_ext.config import AmberConfig, check_is_config
+from amber_ext.layers.fused.fuse import fuse_blocks
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
@@ -59,6 +60,7 @@ def prune_quantized_(model: torch.nn.Module, config: AmberConfig) -> Report:
         discard(replacements.values())
         raise
     replace_modules(model, replacements)
+    fuse_blocks(model, config.fuse)
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(AmberConfig)}
     made = dataclasses.replace(before, **fields)
     remember_config(model, made)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from amber_ext.config import EVERY_LAYER, OutstandingSparseConfig, check_is_config
+from amber_ext.layers.fused.fuse import fuse_blocks
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.quantized_linear import QuantizedLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
@@ -86,6 +87,7 @@ def quantize_(
         for name, weight in folds.norm_weights.items():
             model.get_submodule(name).weight.copy_(weight)
     replace_modules(model, replacements)
+    fuse_blocks(model, config.fuse)
     mark_quantized(model, True)
     remember_config(model, config)
     return Report(config, tuple(rows), bytes_before, bytes_after, warnings_of(replacements))

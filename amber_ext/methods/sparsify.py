@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from amber_ext.config import AmberConfig, check_is_config
+from amber_ext.layers.fused.fuse import fuse_blocks, separate_blocks
 from amber_ext.layers.pruned_experts import is_fused_experts, prune_experts
 from amber_ext.layers.pruned_linear import AmberLinear
 from amber_ext.layers.replace import dense_version, discard, replace_modules
@@ -77,6 +78,7 @@ def sparsify_(model: torch.nn.Module, config: AmberConfig, *, fold_scores: bool 
     if folded is not None:
         folded.apply(model)
     replace_modules(model, replacements)
+    fuse_blocks(model, config.fuse)
     remember_config(model, config)
     rows = tuple(report_row(site, decision.pattern, decision.reason) for site, decision in decisions.items())
     norms = 0 if folded is None else folded.norms
@@ -90,6 +92,7 @@ def densify_(model: torch.nn.Module) -> None:
         ValueError: the model is quantised, which cannot be undone.
     """
     refuse_quantized(model)
+    separate_blocks(model)
     modules = dict(model.named_modules(remove_duplicate=False))
     replace_modules(model, {name: dense_version(module) for name, module in modules.items() if name})
     remove_phase_hooks(model)

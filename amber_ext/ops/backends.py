@@ -54,7 +54,7 @@ class Decision:
 
 
 def choose_kernels(op: str, device: torch.device, backend: str = "auto") -> Decision:
-    """The backend of an op that selects: ``"nm_mask"``, ``"nm_prune"``, ``"quantize_activations"``.
+    """The backend of an op that selects: ``"nm_mask"``, ``"nm_prune"``, ``"quantize_activations"``, or a fused producer's name.
 
     Raises:
         ValueError: ``backend`` is unknown. RuntimeError: an explicit backend cannot run here.

@@ -63,15 +63,20 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: {type(value).__name__} is not allowed; it must be a torch.Tensor")
 
 
-def check_input(x: torch.Tensor, pattern: Pattern) -> None:
+def dtype_name(dtype: torch.dtype) -> str:
+    """As the ops take it: ``"bfloat16"``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def check_input(x: torch.Tensor, pattern: Pattern, name: str = "x") -> None:
     """x ``[..., K]``: a supported dtype and K a multiple of M."""
-    check_tensor("x", x)
+    check_tensor(name, x)
     if x.dtype not in DTYPES:
-        raise TypeError(f"x: dtype {x.dtype} is not supported; allowed: {', '.join(map(str, DTYPES))}")
+        raise TypeError(f"{name}: dtype {x.dtype} is not supported; allowed: {', '.join(map(str, DTYPES))}")
     if x.dim() == 0:
-        raise ValueError("x: a 0-dimensional tensor has no channels; at least 1 dimension is needed")
+        raise ValueError(f"{name}: a 0-dimensional tensor has no channels; at least 1 dimension is needed")
     if x.shape[-1] % pattern.m != 0:
-        raise ValueError(f"x: its last dimension K = {x.shape[-1]} is not a multiple of M = {pattern.m}")
+        raise ValueError(f"{name}: its last dimension K = {x.shape[-1]} is not a multiple of M = {pattern.m}")
 
 
 def check_factors(name: str, factors: torch.Tensor | None, x: torch.Tensor) -> None:

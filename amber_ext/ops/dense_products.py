@@ -1,6 +1,8 @@
-"""Torch's dense products: written into a slice; of int8, exact; and the 8-bit layer around them."""
+"""Dense products: torch's, written into a slice; of int8, exact; and the 8-bit layer around them."""
 
 from __future__ import annotations
+
+import json
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +27,19 @@ def _int_mm_is_exact() -> bool:
 CPU_HAS_VNNI = torch.cpu._is_vnni_supported() and _int_mm_is_exact()
 
 
+# Whether `amber::scaled_product` is the fastest int8 product of this CPU: the scales are in its epilogue. It needs
+# AVX-512 VNNI; where there is AMX, torch's product has it and this one has not.
+CPU_HAS_SCALED_PRODUCT = (
+    library.LOAD_ERROR is None
+    and json.loads(torch.ops.amber.build_info())["cpu_int8_product"] == "AVX-512 VNNI"
+)
+
+
+def has_scaled_product(device: torch.device) -> bool:
+    """Whether int8 layers run `amber::scaled_product` there; elsewhere `int8_product` and `amber::dequantize`."""
+    return device.type == "cpu" and CPU_HAS_SCALED_PRODUCT
+
+
 def has_fast_int8(device: torch.device) -> bool:
     """Whether `torch._int_mm` runs on int8 instructions there.
 
@@ -32,6 +47,13 @@ def has_fast_int8(device: torch.device) -> bool:
     has, it is wrong: pairs of products saturate at 16 bits.
     """
     return device.type != "cpu" or CPU_HAS_VNNI
+
+
+def describe_int8_product(device: torch.device) -> str:
+    """Which product int8 layers run there."""
+    if has_scaled_product(device):
+        return "exact int8 products (AVX-512 VNNI)"
+    return "torch's int8 product" if has_fast_int8(device) else "exact fp32 products (no VNNI)"
 
 
 def int8_product(values: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -76,7 +98,7 @@ def masked_dense_w8a8(
     pattern: str,
     rescale: str,
 ) -> torch.Tensor:
-    """`linear_w8a8` without a sparse GEMM: prune and quantise, torch's dense product, scales and bias."""
+    """`linear_w8a8` without a sparse GEMM: prune and quantise, a dense product, scales and bias."""
     out_features, in_features = weight.shape
     dtype = "int8" if weight.dtype == torch.int8 else "e4m3"
     rows = x.reshape(-1, in_features)
@@ -84,18 +106,31 @@ def masked_dense_w8a8(
         torch.ops.amber.quantize_activations, rows, smooth, scale, pattern, rescale, dtype,
         smooth=smooth, scale=scale,
     )  # fmt: skip
-    if dtype == "int8":
-        product = int8_product(values, weight)
-        y = torch.ops.amber.dequantize(
-            product, token_scale, weight_scale, bias, str(x.dtype).removeprefix("torch.")
-        )
-    else:
-        # Row-wise scales exist for bf16 outputs alone.
-        y = torch._scaled_mm(
-            values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
-        ).to(x.dtype)
-        y = y if bias is None else y + bias
+    y = product_w8a8(values, token_scale, weight, weight_scale, bias, x.dtype)
     return y.view(*x.shape[:-1], out_features)
+
+
+def product_w8a8(
+    values: torch.Tensor,
+    token_scale: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> torch.Tensor:
+    """The dense product of 8-bit values ``[T, K]`` and weight ``[N, K]``, scales and bias: ``[T, N]`` of ``dtype``."""
+    if values.dtype == torch.int8 and has_scaled_product(values.device):
+        return torch.ops.amber.scaled_product(
+            values, token_scale, weight, weight_scale, bias, checks.dtype_name(dtype)
+        )
+    if values.dtype == torch.int8:
+        product = int8_product(values, weight)
+        return torch.ops.amber.dequantize(product, token_scale, weight_scale, bias, checks.dtype_name(dtype))
+    # Row-wise scales exist for bf16 outputs alone.
+    y = torch._scaled_mm(
+        values, weight.t(), token_scale.unsqueeze(1), weight_scale.unsqueeze(0), out_dtype=torch.bfloat16
+    ).to(dtype)
+    return y if bias is None else y + bias
 
 
 # For the op `linear_w8a8`, which calls this for the numbers of tokens where its plan says so.

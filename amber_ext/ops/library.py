@@ -54,11 +54,12 @@ if LOAD_ERROR is None:
     )
 
 
-def _forbid_backward(ctx: object, *grads: torch.Tensor) -> None:
+def forbid_backward(ctx: object, *grads: torch.Tensor) -> None:
+    """The backward of every op: it raises RuntimeError."""
     raise RuntimeError(NO_BACKWARD)
 
 
-def _one_device(x: torch.Tensor, **others: torch.Tensor | None) -> None:
+def one_device(x: torch.Tensor, **others: torch.Tensor | None) -> None:
     """Raises RuntimeError, as the kernels do: with one tensor on the meta device torch runs the fakes, not them."""
     for name, tensor in others.items():
         if tensor is not None and tensor.device != x.device:
@@ -70,37 +71,43 @@ def _one_device(x: torch.Tensor, **others: torch.Tensor | None) -> None:
 def _register() -> None:
     @torch.library.register_fake("amber::nm_mask")
     def _(x, scale, pattern):
-        _one_device(x, scale=scale)
+        one_device(x, scale=scale)
         return torch.empty(x.shape, dtype=torch.bool, device=x.device)
 
     @torch.library.register_fake("amber::nm_prune")
     def _(x, scale, pattern, rescale):
-        _one_device(x, scale=scale)
+        one_device(x, scale=scale)
         return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::linear")
     def _(x, weight, bias, scale, pattern, rescale, kernels, thresholds):
-        _one_device(x, weight=weight, bias=bias, scale=scale)
+        one_device(x, weight=weight, bias=bias, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
     @torch.library.register_fake("amber::quantize_activations")
     def _(x, smooth, scale, pattern, rescale, dtype):
-        _one_device(x, smooth=smooth, scale=scale)
+        one_device(x, smooth=smooth, scale=scale)
         values = torch.empty(x.shape, dtype=QUANTIZED_DTYPES[dtype], device=x.device)
         return values, torch.empty(x.shape[:-1], dtype=torch.float32, device=x.device)
 
     @torch.library.register_fake("amber::dequantize")
     def _(product, token_scale, weight_scale, bias, dtype):
-        _one_device(product, token_scale=token_scale, weight_scale=weight_scale, bias=bias)
+        one_device(product, token_scale=token_scale, weight_scale=weight_scale, bias=bias)
         return torch.empty(product.shape, dtype=getattr(torch, dtype), device=product.device)
+
+    @torch.library.register_fake("amber::scaled_product")
+    def _(values, token_scale, weight, weight_scale, bias, dtype):
+        one_device(values, token_scale=token_scale, weight=weight, weight_scale=weight_scale, bias=bias)
+        shape = (values.shape[0], weight.shape[0])
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=values.device)
 
     @torch.library.register_fake("amber::linear_w8a8")
     def _(x, weight, weight_scale, bias, smooth, scale, pattern, rescale, kernels, thresholds):
-        _one_device(x, weight=weight, weight_scale=weight_scale, bias=bias, smooth=smooth, scale=scale)
+        one_device(x, weight=weight, weight_scale=weight_scale, bias=bias, smooth=smooth, scale=scale)
         return torch.empty((*x.shape[:-1], weight.shape[0]), dtype=x.dtype, device=x.device)
 
-    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "linear_w8a8"):
-        torch.library.register_autograd(f"amber::{op}", _forbid_backward)
+    for op in ("nm_prune", "linear", "quantize_activations", "dequantize", "scaled_product", "linear_w8a8"):
+        torch.library.register_autograd(f"amber::{op}", forbid_backward)
 
 
 if LOAD_ERROR is None:
@@ -144,7 +151,7 @@ def environment_info() -> dict[str, object]:
         "op_library": "loaded" if LOAD_ERROR is None else LOAD_ERROR,
     }
     if LOAD_ERROR is not None:
-        return {**info, "build": None, "cpu_capability": None, "kernels": []}
+        return {**info, "build": None, "cpu_capability": None, "cpu_int8_product": None, "kernels": []}
     return info | json.loads(torch.ops.amber.build_info())
 
 

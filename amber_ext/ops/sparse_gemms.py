@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,10 @@ OPERANDS = {
 # Kernels that are not sparse GEMMs: prune, then torch's dense product; and that product of x as it is.
 MASKED_DENSE = "masked_dense"
 DENSE = "dense"
+
+# How a sparse GEMM may walk the tiles of Y, written behind its name: along M or N, in strips of up to so many tiles. Without
+# it, CUTLASS chooses the order by the shape. Those for SM80 walk them in one way alone.
+WALKS = tuple(f"@{order}{swizzle}" for order in "MN" for swizzle in (1, 4, 8))
 
 # CUTLASS takes problem sizes as int.
 LARGEST_SIZE = 2**31 - 1
@@ -84,7 +89,8 @@ class SparseGemm:
     """A sparse GEMM of this build and what it takes, as csrc/amber/cuda/sparse_gemm/ describes it.
 
     Attributes:
-        arch: 90 runs on compute capability 9.x, 80 on 8.x.
+        arch: whose instructions it is made of, as the library's list names it.
+        capabilities: of GPUs that it runs on, each as `Problem.arch`.
         operands: ``"16-bit"``, ``"int8"`` or ``"e4m3"``.
         dtype: of X and Y, ``"bfloat16"`` or ``"float16"``.
         tile: of Y and K that a block computes at a time, M, N and K.
@@ -97,6 +103,7 @@ class SparseGemm:
 
     name: str
     arch: int
+    capabilities: tuple[int, ...]
     operands: str
     dtype: str
     tile: tuple[int, int, int]
@@ -106,14 +113,28 @@ class SparseGemm:
     out_features_multiple: int
     rescales: bool
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, object]) -> SparseGemm:
+        """From the JSON of the op library, or of a results file."""
+        return cls(**{**fields, "tile": tuple(fields["tile"]), "capabilities": tuple(fields["capabilities"])})
+
 
 # The sparse GEMMs of this build; the first that takes a product is the default for it.
 SPARSE_GEMMS: tuple[SparseGemm, ...] = ()
 if library.LOAD_ERROR is None:
     SPARSE_GEMMS = tuple(
-        SparseGemm(**{**fields, "tile": tuple(fields["tile"])})
-        for fields in json.loads(torch.ops.amber.sparse_gemm_kernels())
+        SparseGemm.from_dict(fields) for fields in json.loads(torch.ops.amber.sparse_gemm_kernels())
     )
+
+
+def walks_of(gemm: SparseGemm) -> tuple[str, ...]:
+    """The names under which this sparse GEMM runs with a walk that is not CUTLASS' choice."""
+    return tuple(gemm.name + walk for walk in WALKS) if gemm.arch >= 90 else ()
+
+
+def without_walk(kernel: str) -> str:
+    """The name of a sparse GEMM, with or without a walk behind it."""
+    return kernel.partition("@")[0]
 
 
 def are_aligned(weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
@@ -135,11 +156,9 @@ def refusal(gemm: SparseGemm, problem: Problem, tokens: int = 1) -> str | None:
     be asked while a graph is compiled.
     """
     pattern, extra = problem.pattern, extra_windows(problem.pattern)
-    if gemm.arch // 10 != problem.arch // 10:
-        return (
-            f"kernel: '{gemm.name}' is for SM{gemm.arch}, but the device has compute capability "
-            f"{_capability(problem.arch)}"
-        )
+    if problem.arch not in gemm.capabilities:
+        allowed = ", ".join(map(_capability, gemm.capabilities))
+        return f"kernel: '{gemm.name}' does not run on compute capability {_capability(problem.arch)}; allowed: {allowed}"
     if (gemm.operands, gemm.dtype) != (problem.operands, _name(problem.dtype)):
         return (
             f"kernel: '{gemm.name}' does not take {problem.operands} operands and dtype {_name(problem.dtype)}; "
@@ -178,11 +197,13 @@ def refusal_of_all(problem: Problem) -> str | None:
     """Why no sparse GEMM takes a product: the reason of the one that is nearest to it, if it has one."""
     for gemm in SPARSE_GEMMS:
         operands = (gemm.operands, gemm.dtype) == (problem.operands, _name(problem.dtype))
-        if operands and gemm.arch // 10 == problem.arch // 10:
+        if operands and problem.arch in gemm.capabilities:
             return refusal(gemm, problem)
+    there = sorted({arch for gemm in SPARSE_GEMMS for arch in gemm.capabilities})
     return (
         f"device: for compute capability {_capability(problem.arch)}, {problem.operands} operands and dtype "
-        f"{_name(problem.dtype)} this build has no sparse GEMM; `amber-ext info` lists what it has"
+        f"{_name(problem.dtype)} this build has no sparse GEMM; it has some for "
+        f"{', '.join(map(_capability, there)) or 'no GPU'} (`amber-ext info`)"
     )
 
 

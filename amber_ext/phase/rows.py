@@ -86,7 +86,7 @@ def by_phase(
 
     Args:
         x: ``[..., K]``.
-        others: where a call may have both kinds, one row for each row of x.
+        others: ``[..., *]``, one row for each row of x.
 
     Returns:
         ``[..., N]``.
@@ -109,7 +109,7 @@ def run_rows(
         return sparse(x, *others) if phase == PREFILL else dense(x, *others)
     flat = x.reshape(-1, x.shape[-1])
     prompt, sampled = (
-        run(flat[rows], *(other[rows] for other in others))
+        run(flat[rows], *(other.reshape(-1, other.shape[-1])[rows] for other in others))
         for run, rows in ((sparse, phase.prompt), (dense, phase.sampled))
     )
     output = prompt.new_empty(phase.count, prompt.shape[-1])

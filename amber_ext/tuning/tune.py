@@ -17,7 +17,7 @@ from amber_ext.ops.choice import devices, measured
 from amber_ext.ops.choice.measured import Entry
 from amber_ext.ops.choice.products import forget_plans, problem_of
 from amber_ext.ops.pattern import widened_features
-from amber_ext.ops.sparse_gemms import DENSE, MASKED_DENSE, Problem, refusal
+from amber_ext.ops.sparse_gemms import DENSE, MASKED_DENSE, Problem, refusal, walks_of
 from amber_ext.progress import progress_bar
 from amber_ext.tuning.bench import Bench, DeviceBench
 
@@ -111,9 +111,10 @@ def _measure(
     problem: Problem, tokens: Sequence[int], deadline: float, bench: Bench
 ) -> tuple[Entry | None, str | None]:
     """The times of a product, and why some or all of them are missing."""
-    gemms = [gemm.name for gemm in sparse_gemms.SPARSE_GEMMS if refusal(gemm, problem) is None]
-    if not gemms:
+    taken = [gemm for gemm in sparse_gemms.SPARSE_GEMMS if refusal(gemm, problem) is None]
+    if not taken:
         return None, "no sparse GEMM of this build takes it"
+    gemms = [name for gemm in taken for name in (gemm.name, *walks_of(gemm))]
     ms, refused, late = {}, {}, None
     for count in tokens:
         if time.monotonic() >= deadline:

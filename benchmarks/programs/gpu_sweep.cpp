@@ -133,7 +133,7 @@ void benchmark_gemms(const std::vector<const cuda::SparseGemmKernel*>& kernels, 
   for (const cuda::SparseGemmKernel* kernel : kernels) {
     for (auto order : {cuda::RasterOrder::kAlongM, cuda::RasterOrder::kAlongN}) {
       for (int swizzle : {1, 4, 8}) {
-        if (kernel->arch == 80 && (swizzle != 1 || order != cuda::RasterOrder::kAlongM)) continue;
+        if (kernel->arch < 90 && (swizzle != 1 || order != cuda::RasterOrder::kAlongM)) continue;
         const cuda::SparseGemmArgs args{values.get(),
                                         e,
                                         weight.get(),

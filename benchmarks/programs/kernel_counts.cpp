@@ -9,6 +9,7 @@
 
 #include "amber/cuda/compress/prune_compress.h"
 #include "amber/cuda/compress/quantize_compress.h"
+#include "amber/cuda/compress/sources/silu_mul_compress.h"
 #include "amber/cuda/masked/prune.h"
 #include "amber/cuda/masked/quantize.h"
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
@@ -93,25 +94,44 @@ void count_masked() {
 
 void count_compress(const SparsePattern& sparse, bool sm90) {
   const int64_t elements = kTokens * kChannels, wide = kTokens * widened_cols(kChannels, sparse.extra_windows);
-  Buffer x(2 * elements);
-  x.fill(1);
+  Buffer x(2 * elements), up(2 * elements);
+  x.fill(1), up.fill(2);
   {
     const auto layout = sm90 ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm80_16bit;
     Buffer values(wide), metadata(metadata_bytes(layout, kTokens, wide / kTokens));
-    check(cuda::prune_compress({x.get(), nullptr, values.get(), metadata.get<uint8_t>(), kTokens, kChannels, kTokens,
-                                DType::kBFloat16, layout, sparse.pattern},
-                               nullptr));
+    cuda::PruneCompressArgs args{x.get(), nullptr,          values.get(), metadata.get<uint8_t>(), kTokens, kChannels,
+                                 kTokens, DType::kBFloat16, layout,       sparse.pattern};
+    check(cuda::prune_compress(args, nullptr));
     say("prune_compress", sparse.name, elements, 2 * elements, wide + wide / 8);
+    args.up = up.get();
+    check(cuda::silu_mul_prune_compress(args, nullptr));
+    say("silu_mul_prune_compress", sparse.name, elements, 4 * elements, wide + wide / 8);
   }
   const auto layout = sm90 ? MetadataLayout::kSm90_8bit : MetadataLayout::kSm80_8bit;
   for (const auto type : {QuantizedType::kInt8, QuantizedType::kE4m3}) {
     Buffer values(wide / 2), metadata(metadata_bytes(layout, kTokens, wide / kTokens)), token_scale(4 * kTokens);
-    check(cuda::quantize_compress(
-        {x.get(), nullptr, nullptr, values.get(), metadata.get<uint8_t>(), token_scale.get<float>(), kTokens, kChannels,
-         kTokens, DType::kBFloat16, layout, type, false, sparse.pattern},
-        nullptr));
-    say(type == QuantizedType::kInt8 ? "quantize_compress int8" : "quantize_compress e4m3", sparse.name, elements,
-        2 * elements, wide / 2 + wide / 8 + 4 * kTokens);
+    cuda::QuantizeCompressArgs args{x.get(),
+                                    nullptr,
+                                    nullptr,
+                                    values.get(),
+                                    metadata.get<uint8_t>(),
+                                    token_scale.get<float>(),
+                                    kTokens,
+                                    kChannels,
+                                    kTokens,
+                                    DType::kBFloat16,
+                                    layout,
+                                    type,
+                                    false,
+                                    sparse.pattern};
+    const bool int8 = type == QuantizedType::kInt8;
+    const int64_t stored = wide / 2 + wide / 8 + 4 * kTokens;
+    check(cuda::quantize_compress(args, nullptr));
+    say(int8 ? "quantize_compress int8" : "quantize_compress e4m3", sparse.name, elements, 2 * elements, stored);
+    args.up = up.get();
+    check(cuda::silu_mul_quantize_compress(args, nullptr));
+    say(int8 ? "silu_mul_quantize_compress int8" : "silu_mul_quantize_compress e4m3", sparse.name, elements,
+        4 * elements, stored);
   }
 }
 

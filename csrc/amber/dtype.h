@@ -15,6 +15,8 @@ constexpr const char* describe(DType dtype) {
   return dtype == DType::kFloat32 ? "float32" : dtype == DType::kFloat16 ? "float16" : "bfloat16";
 }
 
+constexpr int64_t element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
 struct Float16 {
   uint16_t bits;
 };
@@ -89,6 +91,12 @@ inline static T from_float(float value) {
   } else {
     return value;
   }
+}
+
+// Runs `run` with an element of this dtype.
+template <typename Run>
+inline static auto with_element(DType dtype, Run run) {
+  return dtype == DType::kFloat32 ? run(float{}) : dtype == DType::kFloat16 ? run(Float16{}) : run(BFloat16{});
 }
 
 }  // namespace amber

@@ -1,7 +1,7 @@
 // Metadata E of 2:4 compressed activations: which two of each quad of columns survive, and where
-// each quad's nibble lies for the tensor cores of SM80 (mma.sp) and SM90 (wgmma.mma_async.sp).
+// each quad's nibble lies for the tensor cores of SM80 (mma.sp), SM90 (wgmma.mma_async.sp) and SM100 (tcgen05.mma.sp).
 //
-// Proven on the host against CuTe's Sm90GemmSparseConfig::fill_layoutE and CUTLASS' reorder_meta
+// Proven on the host against CuTe's GemmSparseConfig::fill_layoutE and CUTLASS' reorder_meta
 // (tests/cpp/metadata_cutlass_test.cpp).
 #pragma once
 
@@ -12,11 +12,22 @@
 namespace amber {
 
 enum class MetadataLayout {
-  kSm80_16bit,  // 16-bit values, mma.sp.m16n8k32
-  kSm80_8bit,   // 8-bit values, mma.sp.m16n8k64
-  kSm90_16bit,  // 16-bit values, tile K >= 128
-  kSm90_8bit,   // 8-bit values, tile K >= 128
+  kSm80_16bit,   // 16-bit values, mma.sp.m16n8k32
+  kSm80_8bit,    // 8-bit values, mma.sp.m16n8k64
+  kSm90_16bit,   // 16-bit values, tile K >= 128
+  kSm90_8bit,    // 8-bit values, tile K >= 128
+  kSm100_16bit,  // as kSm90_16bit, rows padded to 128
+  kSm100_8bit,   // as kSm90_8bit, rows padded to 128
 };
+
+constexpr AMBER_HOST_DEVICE bool is_16bit(MetadataLayout layout) {
+  return layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm90_16bit ||
+         layout == MetadataLayout::kSm100_16bit;
+}
+
+constexpr AMBER_HOST_DEVICE bool is_sm80(MetadataLayout layout) {
+  return layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm80_8bit;
+}
 
 // A nibble is two increasing 2-bit column indices, the lower one in the low bits.
 AMBER_HOST_DEVICE uint32_t metadata_nibble(uint32_t quad_mask) {
@@ -42,8 +53,8 @@ constexpr AMBER_HOST_DEVICE int64_t round_up_to_power(int64_t value, int64_t pow
 
 // Rows and columns that E covers: the layouts' tiles, padding included.
 constexpr AMBER_HOST_DEVICE int64_t metadata_rows(MetadataLayout layout, int64_t rows) {
-  const bool sm80 = layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm80_8bit;
-  return round_up_to_power(rows, sm80 ? 32 : 64);
+  const bool sm100 = layout == MetadataLayout::kSm100_16bit || layout == MetadataLayout::kSm100_8bit;
+  return round_up_to_power(rows, is_sm80(layout) ? 32 : sm100 ? 128 : 64);
 }
 
 constexpr AMBER_HOST_DEVICE int64_t metadata_cols(MetadataLayout layout, int64_t cols) {
@@ -83,8 +94,10 @@ AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t,
   const int shift = (k % 8) == 4 ? 4 : 0;
   switch (layout) {
     case MetadataLayout::kSm90_16bit:
+    case MetadataLayout::kSm100_16bit:
       return {sm90_16bit_byte(t, k, padded_rows), shift};
     case MetadataLayout::kSm90_8bit:
+    case MetadataLayout::kSm100_8bit:
       return {sm90_8bit_byte(t, k, padded_rows), shift};
     case MetadataLayout::kSm80_16bit:
       return {sm80_word(t, k / 16, padded_rows, 32) * 2 + (k % 16) / 8, shift};
@@ -94,13 +107,12 @@ AMBER_HOST_DEVICE NibbleAddress nibble_address(MetadataLayout layout, int64_t t,
   return {0, 0};
 }
 
-// In both 16-bit layouts each tile of 16 rows lies alike, and rows t and t + 8 of it lie side by side: from the byte of
+// In all 16-bit layouts each tile of 16 rows lies alike, and rows t and t + 8 of it lie side by side: from the byte of
 // row 0 and some columns to that of row t and the same columns.
 inline constexpr int kMetadataTileRows = 16;
 
 AMBER_HOST_DEVICE int64_t metadata_tile_bytes(MetadataLayout layout, uint32_t tile) {
-  return layout == MetadataLayout::kSm90_16bit ? static_cast<int64_t>(tile) * 256
-                                               : static_cast<int64_t>(tile / 2) * 128 + tile % 2 * 8;
+  return !is_sm80(layout) ? static_cast<int64_t>(tile) * 256 : static_cast<int64_t>(tile / 2) * 128 + tile % 2 * 8;
 }
 
 constexpr AMBER_HOST_DEVICE int metadata_row_bytes(int row_of_tile) {

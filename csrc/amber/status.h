@@ -13,6 +13,7 @@ enum class Status {
   kElementSizeMismatch,
   kMaskNotTwoOfFour,
   kMaskDoesNotFit,
+  kNeedsVnni,
 };
 
 constexpr const char* describe(Status status) {
@@ -33,6 +34,8 @@ constexpr const char* describe(Status status) {
       return "the mask must keep exactly 2 of every 4 columns";
     case Status::kMaskDoesNotFit:
       return "the mask keeps columns that the windows have no slots for";
+    case Status::kNeedsVnni:
+      return "this CPU does not run it; it must have AVX-512 VNNI";
   }
   return "unknown status";
 }

@@ -46,7 +46,7 @@ inline std::string shape(const Tensor& tensor) {
   return text.str();
 }
 
-inline DType activation_dtype(const Tensor& x) {
+inline DType activation_dtype(const Tensor& x, const char* name = "x") {
   switch (x.scalar_type()) {
     case ScalarType::Float:
       return DType::kFloat32;
@@ -55,7 +55,7 @@ inline DType activation_dtype(const Tensor& x) {
     case ScalarType::BFloat16:
       return DType::kBFloat16;
     default:
-      fail("x: dtype ", torch::headeronly::toString(x.scalar_type()),
+      fail(name, ": dtype ", torch::headeronly::toString(x.scalar_type()),
            " is not supported; allowed: float32, float16, bfloat16");
   }
 }
@@ -102,10 +102,10 @@ inline ScalarType scalar_type(DType dtype) {
 }
 
 // K, the size of x's last dimension.
-inline int64_t checked_columns(const Tensor& x, Pattern pattern) {
-  check(x.dim() >= 1, "x: a 0-dimensional tensor has no channels; at least 1 dimension is needed");
+inline int64_t checked_columns(const Tensor& x, Pattern pattern, const char* name = "x") {
+  check(x.dim() >= 1, name, ": a 0-dimensional tensor has no channels; at least 1 dimension is needed");
   const int64_t cols = x.size(x.dim() - 1);
-  check(cols % pattern.m == 0, "x: its last dimension K = ", cols, " is not a multiple of M = ", pattern.m);
+  check(cols % pattern.m == 0, name, ": its last dimension K = ", cols, " is not a multiple of M = ", pattern.m);
   return cols;
 }
 
@@ -123,9 +123,9 @@ inline void check_weight_shape(const Tensor& weight, int64_t cols) {
         " does not match x; allowed: [N, ", cols, "]");
 }
 
-inline void check_weight_dtype(const Tensor& x, const Tensor& weight) {
+inline void check_weight_dtype(const Tensor& x, const Tensor& weight, const char* name = "x") {
   check(weight.scalar_type() == x.scalar_type(), "weight: dtype ", torch::headeronly::toString(weight.scalar_type()),
-        " differs from x's ", torch::headeronly::toString(x.scalar_type()), "; they must be equal");
+        " differs from ", name, "'s ", torch::headeronly::toString(x.scalar_type()), "; they must be equal");
 }
 
 inline void check_bias(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias) {
@@ -142,6 +142,30 @@ inline void check_linear(const Tensor& x, const Tensor& weight, const std::optio
   check_bias(x, weight, bias);
 }
 
+// [cols] of the output's dtype, or none.
+inline void check_output_bias(const std::optional<Tensor>& bias, int64_t cols, DType dtype) {
+  if (!bias) return;
+  const ScalarType type = scalar_type(dtype);
+  check(bias->dim() == 1 && bias->size(0) == cols && bias->scalar_type() == type, "bias: ", shape(*bias), " of ",
+        torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [", cols, "] of ",
+        torch::headeronly::toString(type));
+}
+
+// The dtype of a compressed form's values: `dtype` is that of the activations (none), or an 8-bit one.
+inline std::optional<QuantizedType> checked_form_dtype(const std::string& dtype, DType activations) {
+  if (dtype == describe(activations)) return std::nullopt;
+  if (dtype == "int8") return QuantizedType::kInt8;
+  if (dtype == "e4m3") return QuantizedType::kE4m3;
+  fail("dtype: '", dtype, "' is not allowed; it must be '", describe(activations), "', 'int8' or 'e4m3'");
+}
+
+// The factors of a gated activation, silu(gate) * up: both [..., K], of one shape and dtype.
+inline void check_gated(const Tensor& gate, const Tensor& up) {
+  check(up.scalar_type() == gate.scalar_type() && sizes_of(up) == sizes_of(gate),
+        "up: ", torch::headeronly::toString(up.scalar_type()), " ", shape(up), " does not match gate; it must be ",
+        torch::headeronly::toString(gate.scalar_type()), " ", shape(gate));
+}
+
 struct DequantizeShape {
   int64_t rows;
   int64_t cols;
@@ -156,12 +180,27 @@ inline DequantizeShape check_dequantize(const Tensor& product, const Tensor& tok
   check_factors("token_scale", token_scale, product.size(0));
   check_factors("weight_scale", weight_scale, product.size(1));
   const DequantizeShape result{product.size(0), product.size(1), checked_dtype(dtype)};
-  const ScalarType type = scalar_type(result.dtype);
-  if (bias) {
-    check(bias->dim() == 1 && bias->size(0) == result.cols && bias->scalar_type() == type, "bias: ", shape(*bias),
-          " of ", torch::headeronly::toString(bias->scalar_type()), " is not allowed; it must be [", result.cols,
-          "] of ", torch::headeronly::toString(type));
-  }
+  check_output_bias(bias, result.cols, result.dtype);
+  return result;
+}
+
+inline void check_int8_matrix(const char* name, const Tensor& matrix, const char* allowed) {
+  check(matrix.scalar_type() == ScalarType::Char && matrix.dim() == 2, name, ": ", shape(matrix), " of ",
+        torch::headeronly::toString(matrix.scalar_type()), " is not allowed; it must be ", allowed, " of int8");
+}
+
+// values int8 [T, K], weight int8 [N, K], the rest as of check_dequantize. Returns the shape of the product.
+inline DequantizeShape check_scaled_product(const Tensor& values, const Tensor& token_scale, const Tensor& weight,
+                                            const Tensor& weight_scale, const std::optional<Tensor>& bias,
+                                            const std::string& dtype) {
+  check_int8_matrix("values", values, "[T, K]");
+  check_int8_matrix("weight", weight, "[N, K]");
+  check(weight.size(1) == values.size(1), "weight: shape ", shape(weight), " does not match values; allowed: [N, ",
+        values.size(1), "]");
+  check_factors("token_scale", token_scale, values.size(0));
+  check_factors("weight_scale", weight_scale, weight.size(0));
+  const DequantizeShape result{values.size(0), weight.size(0), checked_dtype(dtype)};
+  check_output_bias(bias, result.cols, result.dtype);
   return result;
 }
 

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "amber/cuda/aligned.h"
+#include "amber/cuda/cuda_error.h"
 #include "checks.h"
 
 // Weak, so that the one library also loads under a CPU build of torch, which has no such symbol.
@@ -17,7 +18,7 @@ namespace amber::ops {
 using torch::stable::accelerator::DeviceGuard;
 
 inline void check_cuda(cudaError_t error, const char* what) {
-  check(error == cudaSuccess, what, ": CUDA error: ", cudaGetErrorString(error));
+  if (error != cudaSuccess) fail(what, ": ", cuda::describe_cuda_error(error));
 }
 
 inline cudaStream_t current_stream(const Tensor& x) {

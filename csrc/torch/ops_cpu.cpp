@@ -2,43 +2,26 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <tuple>
 
+#include "amber/cpu/product/scaled_product.h"
 #include "amber/cpu/prune/prune.h"
 #include "amber/cpu/quantize/quantize.h"
 #include "checks.h"
+#include "cpu/cpu_support.h"
 #include "dense_linear.h"
 #include "kernel_choice.h"
 
 namespace amber::ops {
 namespace {
 
-// Rows per task are chosen so that a task is worth a thread: about 16 k elements.
-constexpr int64_t kGrainElements = 16384;
+// As many multiplications of a product are worth a thread.
+constexpr int64_t kGrainProducts = 1 << 18;
 
 struct Outputs {
   void* pruned = nullptr;
   uint8_t* mask = nullptr;
 };
-
-// Contiguous; every element finite and > 0.
-std::optional<Tensor> checked_factors(const char* name, const std::optional<Tensor>& factors, int64_t cols) {
-  if (!factors) return std::nullopt;
-  check_factors(name, *factors, cols);
-  check(factors->is_cpu(), name, ": it must be on x's device, the CPU");
-  const Tensor contiguous = torch::stable::contiguous(*factors);
-  const auto* values = static_cast<const float*>(contiguous.const_data_ptr());
-  const int64_t bad = cpu::first_invalid_scale(values, cols);
-  if (bad >= 0) {
-    fail(name, ": element ", bad, " is ", values[bad], "; every element must be finite and > 0");
-  }
-  return contiguous;
-}
-
-const float* pointer(const std::optional<Tensor>& factors) {
-  return factors ? static_cast<const float*>(factors->const_data_ptr()) : nullptr;
-}
 
 // `x` is contiguous; outputs have its shape.
 void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, Rescale rescale, Outputs outputs) {
@@ -57,8 +40,7 @@ void run(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, R
                        rescale};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
-  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
-                              [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
+  for_rows(args.rows, cols, [&](int64_t begin, int64_t end) { cpu::prune_rows(args, begin, end); });
 }
 
 Tensor prune(const Tensor& x, const std::optional<Tensor>& scale, Pattern pattern, const std::string& rescale) {
@@ -143,8 +125,7 @@ std::tuple<Tensor, Tensor> quantize_activations_cpu(Tensor x, std::optional<Tens
                           type};
   const Status status = cpu::validate(args);
   check(status == Status::kOk, describe(status));
-  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / cols),
-                              [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
+  for_rows(args.rows, cols, [&](int64_t begin, int64_t end) { cpu::quantize_rows(args, begin, end); });
   return {values, token_scale};
 }
 
@@ -166,8 +147,39 @@ Tensor dequantize_cpu(Tensor product, Tensor token_scale, Tensor weight_scale, s
                             shape.rows,
                             shape.cols,
                             shape.dtype};
-  torch::stable::parallel_for(0, args.rows, std::max<int64_t>(1, kGrainElements / args.cols),
-                              [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
+  for_rows(args.rows, args.cols, [&](int64_t begin, int64_t end) { cpu::dequantize_rows(args, begin, end); });
+  return y;
+}
+
+Tensor scaled_product_cpu(Tensor values, Tensor token_scale, Tensor weight, Tensor weight_scale,
+                          std::optional<Tensor> bias, std::string dtype) {
+  const DequantizeShape shape = check_scaled_product(values, token_scale, weight, weight_scale, bias, dtype);
+  const Tensor a = torch::stable::contiguous(values);
+  // Rows may lie apart, as those of a weight with copies of its columns do.
+  const Tensor w = weight.stride(1) == 1 ? weight : torch::stable::contiguous(weight);
+  const Tensor rows_scale = torch::stable::contiguous(token_scale);
+  const Tensor cols_scale = torch::stable::contiguous(weight_scale);
+  std::optional<Tensor> bias_row;
+  if (bias) bias_row = torch::stable::contiguous(*bias);
+  Tensor y = torch::stable::new_empty(a, {shape.rows, shape.cols}, scalar_type(shape.dtype));
+  const cpu::ScaledProductArgs args{static_cast<const int8_t*>(a.const_data_ptr()),
+                                    static_cast<const float*>(rows_scale.const_data_ptr()),
+                                    static_cast<const int8_t*>(w.const_data_ptr()),
+                                    static_cast<const float*>(cols_scale.const_data_ptr()),
+                                    bias_row ? bias_row->const_data_ptr() : nullptr,
+                                    y.mutable_data_ptr(),
+                                    shape.rows,
+                                    shape.cols,
+                                    a.size(1),
+                                    w.stride(0),
+                                    shape.dtype};
+  const Status status = cpu::validate(args);
+  check(status == Status::kOk, "scaled_product: ", describe(status));
+  if (y.numel() == 0) return y;
+  const int64_t tasks = cpu::scaled_product_tasks(args);
+  const int64_t products = shape.rows * shape.cols * std::max<int64_t>(1, args.in_features) / tasks;
+  torch::stable::parallel_for(0, tasks, std::max<int64_t>(1, kGrainProducts / std::max<int64_t>(1, products)),
+                              [&](int64_t begin, int64_t end) { cpu::scaled_product(args, begin, end); });
   return y;
 }
 
@@ -180,4 +192,5 @@ STABLE_TORCH_LIBRARY_IMPL(amber, CPU, library) {
   library.impl("linear_w8a8", TORCH_BOX(&amber::ops::linear_w8a8_cpu));
   library.impl("quantize_activations", TORCH_BOX(&amber::ops::quantize_activations_cpu));
   library.impl("dequantize", TORCH_BOX(&amber::ops::dequantize_cpu));
+  library.impl("scaled_product", TORCH_BOX(&amber::ops::scaled_product_cpu));
 }

@@ -33,6 +33,9 @@ std::string json_object(const Fields& fields) {
   return json.str();
 }
 
+// Whose product of int8 matrices is fastest on this CPU. torch's uses AMX where that is; ours does not.
+const char* int8_product() { return cpu::has_vnni() && !cpu::has_amx() ? "AVX-512 VNNI" : "torch"; }
+
 }  // namespace
 
 std::string build_info() {
@@ -42,10 +45,12 @@ std::string build_info() {
                        {"compiler", AMBER_BUILD_COMPILER},
                        {"cuda", AMBER_BUILD_CUDA},
                        {"cuda_archs", AMBER_BUILD_CUDA_ARCHS},
+                       {"cuda_kernels", AMBER_BUILD_KERNELS},
                        {"cutlass", AMBER_BUILD_CUTLASS},
                        {"torch_built_with", AMBER_BUILD_TORCH},
                        {"torch_target", AMBER_BUILD_TORCH_TARGET}})
-       << ", \"cpu_capability\": " << std::quoted(cpu::isa_name(cpu::best_isa())) << ", \"kernels\": [";
+       << ", \"cpu_capability\": " << std::quoted(cpu::isa_name(cpu::best_isa()))
+       << ", \"cpu_int8_product\": " << std::quoted(int8_product()) << ", \"kernels\": [";
   const char* separator = "";
   for (const KernelEntry& kernel : kernel_catalogue()) {
     json << separator

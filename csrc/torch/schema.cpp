@@ -14,7 +14,18 @@ STABLE_TORCH_LIBRARY(amber, library) {
   library.def(
       "linear_w8a8(Tensor x, Tensor weight, Tensor weight_scale, Tensor? bias, Tensor? smooth, "
       "Tensor? scale, str pattern, str rescale, str[] kernels, int[] thresholds) -> Tensor");
+  // A compressed form is values, E and token scales in a named layout: docs/design.md, "The compressed form".
+  library.def(
+      "silu_mul_prune(Tensor gate, Tensor up, Tensor? smooth, Tensor? scale, str pattern, str rescale, str dtype, "
+      "str layout) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "sparse_linear_compressed(Tensor values, Tensor metadata, Tensor token_scale, Tensor weight, "
+      "Tensor? weight_scale, Tensor? bias, str pattern, str dtype, str layout, str[] kernels, int[] thresholds) -> "
+      "Tensor");
   library.def("dequantize(Tensor product, Tensor token_scale, Tensor weight_scale, Tensor? bias, str dtype) -> Tensor");
+  library.def(
+      "scaled_product(Tensor values, Tensor token_scale, Tensor weight, Tensor weight_scale, Tensor? bias, str dtype) "
+      "-> Tensor");
   library.def("compress_2_4(Tensor x, Tensor mask, str layout) -> (Tensor, Tensor)");
   library.def("decompress_2_4(Tensor values, Tensor metadata, str layout) -> Tensor");
   library.def("widen(Tensor x, Tensor mask, int extra) -> (Tensor, Tensor)");

@@ -109,11 +109,12 @@ def read(command: list[str], **options) -> str:
 
 
 def demangled(names: list[str]) -> list[tuple[str, tuple[str, ...]]]:
-    """Each function's name and template arguments, without namespaces and casts."""
+    """Each function's name and template arguments, without namespaces, casts and the arguments' own arguments."""
     plain = read(["c++filt"], input="\n".join(names)).splitlines()
     found = []
     for text in plain:
         text = re.sub(r"\(anonymous namespace\)::|\([\w: ]+\)(?=\d)|\b\w+::", "", text)
+        text = re.sub(r"(?<=[ ,]\w)(\w+)<\w+> ?(?=[,>])", r"\1", text)  # an argument's own arguments
         name, arguments = re.match(r"(?:\w+ )?(\w+)(?:<([^>]*)>)?", text).groups()
         found.append((name, tuple(re.sub(r"^(\d+)u?l*$", r"\1", a) for a in (arguments or "").split(", "))))
     return found

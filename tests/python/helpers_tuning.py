@@ -11,7 +11,7 @@ from amber_ext.ops.choice import devices, measured, products
 from amber_ext.ops.sparse_gemms import SparseGemm
 
 GEMMS = tuple(
-    SparseGemm(f"sm90_{name}", 90, "16-bit", "bfloat16", (128, 256, 128), 16, 32, None, 8, False)
+    SparseGemm(f"sm90_{name}", 90, (90,), "16-bit", "bfloat16", (128, 256, 128), 16, 32, None, 8, False)
     for name in "ab"
 )
 

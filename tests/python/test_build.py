@@ -88,11 +88,15 @@ def test_plain_install_without_nvcc(source_tree, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "value, message",
-    [("1", "AMBER_CUDA=1 but nvcc was not found"), ("yes", "AMBER_CUDA is 'yes'; allowed: auto, 0, 1")],
+    "setting, value, message",
+    [
+        ("AMBER_CUDA", "1", "AMBER_CUDA=1 but nvcc was not found"),
+        ("AMBER_CUDA", "yes", "AMBER_CUDA is 'yes'; allowed: auto, 0, 1"),
+        ("AMBER_KERNELS", "some", "AMBER_KERNELS is 'some'; allowed: default, all"),
+    ],
 )
-def test_bad_cuda_decisions_fail(source_tree, tmp_path, value, message):
-    result = pip_install(source_tree, tmp_path / "site", AMBER_CUDA=value)
+def test_bad_cuda_decisions_fail(source_tree, tmp_path, setting, value, message):
+    result = pip_install(source_tree, tmp_path / "site", **{setting: value})
     assert result.returncode != 0
     assert message in " ".join(result.stdout.split())
 
@@ -131,6 +135,25 @@ def test_the_compiler_report_is_checked():
         clean + "ptxas info : (C7510) Potential Performance Loss: wgmma.mma_async instructions are ...\n"
     )
     assert "C7510" in module.problems(serialised)[0]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_spill_is_a_warning_for_who_installs_and_an_error_for_who_develops(tmp_path, strict):
+    report = (
+        "ptxas info    : Compiling entry function 'kernel_a' for 'sm_90a'\n"
+        "    16 bytes stack frame, 8 bytes spill stores, 8 bytes spill loads\n"
+    )
+    compiler = [
+        sys.executable,
+        "-c",
+        f"import sys; print({report!r}, file=sys.stderr); sys.exit(int(sys.argv[1]))",
+    ]
+    command = [sys.executable, REPOSITORY / "scripts" / "nvcc_checked.py", *["--strict"][:strict], *compiler]
+    spilled = subprocess.run([*command, "0"], capture_output=True, text=True)
+    assert spilled.returncode == int(strict)
+    kind = "error" if strict else "warning"
+    assert spilled.stderr == f"nvcc_checked: {kind}: 16 bytes spilled, at most 0 are allowed: kernel_a\n"
+    assert subprocess.run([*command, "3"], capture_output=True).returncode == 3  # the compiler's own failure
 
 
 def run_ensure_gtest(tmp_path, **commands):

@@ -9,7 +9,15 @@ from amber_ext.ops import sparse_gemms
 from amber_ext.ops.choice import devices, measured, prediction
 from amber_ext.ops.choice.devices import Device
 from amber_ext.ops.choice.measured import Entry
-from amber_ext.ops.sparse_gemms import DENSE, MASKED_DENSE, Problem, SparseGemm, refusal
+from amber_ext.ops.sparse_gemms import (
+    DENSE,
+    MASKED_DENSE,
+    Problem,
+    SparseGemm,
+    refusal,
+    walks_of,
+    without_walk,
+)
 
 # Numbers of tokens that the fastest kernel is looked for at; where two neighbours differ, also between them.
 GRID = tuple(sorted({size * 2**power for power in range(17) for size in (2, 3)} | {1}))
@@ -27,7 +35,7 @@ class Plan:
         backend: who runs what is not a sparse GEMM: ``"cpu"``, ``"cuda"`` or ``"reference"``.
         reason: why, where there was nothing to choose.
         kernels, thresholds: ``kernels[i]`` for T < ``thresholds[i]``, the last one from there on. Each is
-            `MASKED_DENSE`, `DENSE` or the name of a sparse GEMM.
+            `MASKED_DENSE`, `DENSE` or the name of a sparse GEMM, which may have a walk behind it (`WALKS`).
     """
 
     backend: str
@@ -72,8 +80,12 @@ class Times:
         """Seconds by kernel, and how they are known; empty where nothing is known."""
         if self.entry is not None and (ms := self.entry.at(tokens)):
             names = {MASKED_DENSE, DENSE, *(gemm.name for gemm in self.gemms)}
-            return {name: time / 1e3 for name, time in ms.items() if name in names}, self.source
-        return prediction.times(self.device, self.problem, self.gemms, tokens) or {}, "predicted"
+            refused = self.entry.refused
+            usable = (name for name in ms if without_walk(name) in names and name not in refused)
+            return {name: ms[name] / 1e3 for name in usable}, self.source
+        checked = {} if self.entry is None else {name for ms in self.entry.ms.values() for name in ms}
+        tried = [gemm for gemm in self.gemms if gemm.arch not in prediction.UNTRIED or gemm.name in checked]
+        return prediction.times(self.device, self.problem, tried, tokens) or {}, "predicted"
 
     def plan(self, *, allow_unpruned: bool = False, only_sparse: bool = False) -> Plan:
         """The fastest kernels with the same result. One that is within `MARGIN` of them goes on; masked dense begins.
@@ -82,7 +94,8 @@ class Times:
             allow_unpruned: also `DENSE`, whose result is another one.
             only_sparse: sparse GEMMs alone; there must be one.
         """
-        sparse = [gemm.name for gemm in self.gemms]
+        # Walks are known by measurement alone.
+        sparse = [name for gemm in self.gemms for name in (gemm.name, *walks_of(gemm))]
         allowed = sparse if only_sparse else [MASKED_DENSE, *sparse, *([DENSE] if allow_unpruned else [])]
 
         def fastest(tokens: int, before: str) -> str:

@@ -32,6 +32,9 @@ LIBRARY_GAIN = {
 # them. The others have no public figure and are taken to be as fast as cuSPARSELt.
 OUR_GAIN = {90: 1.2}
 
+# Whose kernels have run nowhere yet, not even emulated: a plan takes them where `amber_ext.tune` has checked and timed them.
+UNTRIED = frozenset({100})
+
 # Of the data sheet's memory bandwidth, and of the L2's, that kernels reach.
 BANDWIDTH_SHARE = 0.8
 # From one kernel's end to the next one's first instruction. An estimate.

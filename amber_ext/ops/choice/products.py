@@ -11,7 +11,8 @@ import torch
 from amber_ext.ops.backends import Decision, cannot_run, choose_kernels, missing_dense_product, require
 from amber_ext.ops.choice import measured
 from amber_ext.ops.choice.plan import Plan, Times
-from amber_ext.ops.dense_products import has_fast_int8
+from amber_ext.ops.choice.prediction import UNTRIED
+from amber_ext.ops.dense_products import describe_int8_product
 from amber_ext.ops.pattern import Pattern, extra_windows, widened_features
 from amber_ext.ops.sparse_gemms import (
     DENSE,
@@ -21,6 +22,7 @@ from amber_ext.ops.sparse_gemms import (
     are_aligned,
     refusal,
     refusal_of_all,
+    without_walk,
 )
 
 
@@ -101,8 +103,7 @@ def plan_product(problem: Problem, backend: str = "auto", allow_unpruned: bool =
             raise cannot_run(backend, missing)
         if missing is not None:
             return Plan("reference", missing)
-        product = "torch's int8 product" if has_fast_int8(problem.device) else "exact fp32 products (no VNNI)"
-        reason = f"{reason}, then {product}"
+        reason = f"{reason}, then {describe_int8_product(problem.device)}"
     if backend != "auto" or decision.backend != "cuda" or problem.is_unpruned:
         return Plan(decision.backend, reason)
     times = Times.of(problem)
@@ -133,7 +134,7 @@ def decide(problem: Problem, plan: Plan, tokens: int) -> Decision:
         return Decision(backend, plan.reason, kernel)
     times = Times.of(problem)
     for gemm in times.gemms:
-        if gemm.name == kernel and (refused := refusal(gemm, problem, tokens)) is not None:
+        if gemm.name == without_walk(kernel) and (refused := refusal(gemm, problem, tokens)) is not None:
             raise RuntimeError(refused)
     known, source = times.at(tokens)
     if kernel not in known:
@@ -183,6 +184,8 @@ def _sparse_as_asked(problem: Problem) -> Plan:
 
 def _no_sparse_gemm(problem: Problem, times: Times) -> str | None:
     """Why there is no sparse GEMM to choose, or None."""
+    if times.entry is None and times.gemms and all(gemm.arch in UNTRIED for gemm in times.gemms):
+        return f"kernel: '{times.gemms[0].name}' and the like have run nowhere yet; amber_ext.tune checks them first"
     if times.gemms:
         return None
     if times.entry is not None and times.entry.refused:

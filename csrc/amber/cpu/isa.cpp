@@ -27,4 +27,22 @@ const char* isa_name(Isa isa) {
   return "unknown";
 }
 
+bool has_vnni() {
+#if defined(AMBER_X86)
+  static const bool has = best_isa() == Isa::kAvx512 && __builtin_cpu_supports("avx512vnni");
+  return has;
+#else
+  return false;
+#endif
+}
+
+bool has_amx() {
+#if defined(AMBER_X86)
+  static const bool has = __builtin_cpu_supports("amx-int8");
+  return has;
+#else
+  return false;
+#endif
+}
+
 }  // namespace amber::cpu

@@ -11,4 +11,8 @@ Isa best_isa();
 
 const char* isa_name(Isa isa);
 
+// Whether this CPU has AVX-512's products of bytes, and whether it has matrix instructions for bytes.
+bool has_vnni();
+bool has_amx();
+
 }  // namespace amber::cpu

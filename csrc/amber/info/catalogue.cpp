@@ -22,6 +22,9 @@ std::vector<KernelEntry> kernel_catalogue() {
   kernels.push_back({"quantize", "cpu", "AVX2", any, "fp32 fp16 bf16 to int8 e4m3"});
 #endif
   kernels.push_back({"quantize", "cpu", "portable", any, "fp32 fp16 bf16 to int8 e4m3"});
+#if defined(AMBER_X86)
+  kernels.push_back({"scaled_product", "cpu", "AVX-512 VNNI", any, "int8 to fp32 fp16 bf16"});
+#endif
   kernels.push_back({"compress_2_4", "cpu", "portable", "2:4", "16-bit 8-bit"});
 #if defined(AMBER_WITH_CUDA)
   const std::string sparse = sparse_pattern_names(" ", "");
@@ -44,9 +47,14 @@ std::string sparse_gemms_json() {
   json << '[';
   const char* separator = "";
   for (const cuda::SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
-    json << separator << "{\"name\": \"" << kernel->name << "\", \"arch\": " << kernel->arch << ", \"operands\": \""
-         << cuda::describe(kernel->operands) << "\", \"dtype\": \"" << describe(kernel->dtype) << "\", \"tile\": ["
-         << kernel->tile.m << ", " << kernel->tile.n << ", " << kernel->tile.k
+    json << separator << "{\"name\": \"" << kernel->name << "\", \"arch\": " << kernel->arch << ", \"capabilities\": [";
+    const char* comma = "";
+    for (int capability : kernel->capabilities()) {
+      json << comma << capability;
+      comma = ", ";
+    }
+    json << "], \"operands\": \"" << cuda::describe(kernel->operands) << "\", \"dtype\": \"" << describe(kernel->dtype)
+         << "\", \"tile\": [" << kernel->tile.m << ", " << kernel->tile.n << ", " << kernel->tile.k
          << "], \"in_features_multiple\": " << kernel->in_features_multiple
          << ", \"copies_in_features_multiple\": " << kernel->copies_in_features_multiple << ", \"max_in_features\": ";
     if (kernel->max_in_features == cuda::kUnlimited) {

@@ -45,10 +45,12 @@ double least_store_efficiency(const CompressCase& which) {
   const int extra = which.sparse.extra_windows;
   switch (which.layout) {
     case MetadataLayout::kSm90_16bit:
+    case MetadataLayout::kSm100_16bit:
       return extra == 0 ? 1.0 : extra == 1 ? 0.56 : 0.61;
     case MetadataLayout::kSm80_16bit:
       return extra == 0 ? 0.75 : extra == 1 ? 0.41 : 0.45;
     case MetadataLayout::kSm90_8bit:
+    case MetadataLayout::kSm100_8bit:
       return 0.82;
     case MetadataLayout::kSm80_8bit:
       return 0.62;

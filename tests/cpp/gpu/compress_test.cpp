@@ -1,5 +1,4 @@
 // Compression on a GPU, for every pattern, dtype, layout of E and kind of operands: bit for bit against the CPU.
-#include <cmath>
 #include <set>
 
 #include "cases/compress.h"
@@ -9,17 +8,6 @@ namespace {
 
 using namespace amber;
 using namespace amber::gpu_test;
-
-// NaNs are equal to each other; `tolerance` is relative.
-void expect_scales(const std::vector<float>& got, const std::vector<float>& want, float tolerance) {
-  for (size_t t = 0; t < want.size(); ++t) {
-    if (std::isnan(want[t])) {
-      EXPECT_TRUE(std::isnan(got[t])) << t;
-    } else {
-      EXPECT_NEAR(got[t], want[t], want[t] * tolerance) << t;
-    }
-  }
-}
 
 template <typename T>
 void check_shape(const CompressCase& which, const CompressShape& shape) {

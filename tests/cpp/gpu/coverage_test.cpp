@@ -2,6 +2,7 @@
 #include <set>
 
 #include "amber/cuda/sparse_gemm/sparse_gemm.h"
+#include "cases/compress.h"
 #include "support.h"
 
 namespace {
@@ -43,7 +44,8 @@ TEST(GpuCoverage, EveryCompressionIsTested) {
   std::set<std::string> wanted;
   for (const std::string dtype : kDTypes) {
     for (const std::string pattern : kPatterns) {
-      for (const std::string arch : {"_sm80_", "_sm90_"}) {
+      for (const std::string arch : {"_sm80_", "_sm90_", "_sm100_"}) {
+        if (arch == "_sm100_" && !gpu_test::kWithSm100) continue;
         wanted.insert("prune_" + dtype + arch + "16bit_" + pattern);
         for (const std::string operands : {"int8_", "e4m3_"}) {
           wanted.insert(operands + dtype + arch + "8bit_" + pattern);
@@ -51,8 +53,9 @@ TEST(GpuCoverage, EveryCompressionIsTested) {
       }
     }
   }
-  EXPECT_EQ(wanted.size(), 60u);
+  EXPECT_EQ(wanted.size(), gpu_test::kWithSm100 ? 90u : 60u);
   expect_exactly(wanted, "GpuCompress.Shapes");
+  expect_exactly(wanted, "GpuSiluMulCompress.Shapes");
 }
 
 TEST(GpuCoverage, EveryKernelIsTestedWithEveryPattern) {
@@ -72,8 +75,8 @@ TEST(GpuCoverage, EveryOperandHasAKernel) {
   for (int arch : archs) {
     for (DType dtype : {DType::kFloat16, DType::kBFloat16}) {
       for (auto operands : {cuda::Operands::k16bit, cuda::Operands::kInt8, cuda::Operands::kE4m3}) {
-        // SM80's tensor cores do not take e4m3.
-        const bool has = arch == 90 || operands != cuda::Operands::kE4m3;
+        // 8.0's tensor cores do not take e4m3; 8.9 has the kernels of 8.0 for the rest.
+        const bool has = arch != 80 || operands != cuda::Operands::kE4m3;
         EXPECT_EQ(cuda::default_sparse_gemm(arch, operands, dtype) != nullptr, has)
             << arch << " " << cuda::describe(operands) << " " << describe(dtype);
       }

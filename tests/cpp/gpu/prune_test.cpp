@@ -77,7 +77,7 @@ void check_prune(Pattern pattern, int64_t rows, int64_t cols, Rescale rescale, s
 
 TEST_P(GpuPrune, MaskAndCopy) {
   const Pattern pattern = GetParam().pattern;
-  with_dtype(GetParam().dtype, [&](auto element) {
+  with_element(GetParam().dtype, [&](auto element) {
     using T = decltype(element);
     int i = 0;
     for (int64_t rows : {1, 65}) {
@@ -120,7 +120,7 @@ TEST(GpuPruneMisaligned, IsTheCpusBitForBitInEveryCase) {
   AMBER_NEEDS_GPU();
   for (const PruneCase& which : prune_cases()) {
     SCOPED_TRACE(which.name());
-    with_dtype(which.dtype, [&](auto element) { check_misaligned<decltype(element)>(which.pattern); });
+    with_element(which.dtype, [&](auto element) { check_misaligned<decltype(element)>(which.pattern); });
   }
 }
 

@@ -81,7 +81,7 @@ void check_dense(const QuantizeCase& which, int64_t rows, int64_t cols, size_t o
 }
 
 TEST_P(GpuQuantize, IsTheCpusBitForBit) {
-  with_dtype(GetParam().dtype, [&](auto element) {
+  with_element(GetParam().dtype, [&](auto element) {
     using T = decltype(element);
     check_dense<T>(GetParam(), 1, 8, 0, true);
     check_dense<T>(GetParam(), 5, 264, 16, false);

@@ -85,12 +85,37 @@ TEST(SparseLinearPlan, TheBuildsDefaultOrARefusal) {
                                                       std::to_string(kernel->out_features_multiple) + ", which " +
                                                       name + " needs");
     problem = problem_for(*kernel);
-    problem.arch = 100;
-    EXPECT_EQ(plan_for(*kernel, problem).refusal, "kernel: '" + name + "' is for SM" + std::to_string(kernel->arch) +
-                                                      ", but the device has compute capability 10.0");
+    problem.arch = 75;
+    EXPECT_EQ(plan_for(*kernel, problem)
+                  .refusal.rfind("kernel: '" + name + "' does not run on compute capability 7.5; allowed: ", 0),
+              0u);
     problem = problem_for(*kernel);
     problem.pattern = {1, 4};
     EXPECT_NE(plan_for(*kernel, problem).refusal, "");
+  }
+}
+
+TEST(SparseLinearPlan, AWalkBehindTheNameReachesTheGemm) {
+  for (const SparseGemmKernel* kernel : cuda::sparse_gemm_kernels()) {
+    const std::string name = kernel->name;
+    auto plan = [&](const std::string& walk) {
+      return cuda::plan_sparse_linear(name + walk, problem_for(*kernel), 132);
+    };
+    const auto plain = cuda::sparse_gemm_args(plan(""), {});
+    EXPECT_EQ(plain.raster_order, cuda::RasterOrder::kHeuristic);
+    EXPECT_EQ(plain.max_swizzle, 1);
+    if (kernel->arch < 90) {
+      EXPECT_EQ(plan("@M1").refusal, "kernel: '" + name + "@M1' is not allowed; behind '@' " + name + " takes nothing");
+      continue;
+    }
+    for (const char* wrong : {"@", "@M", "@K1", "@M3", "@M16", "@8M"}) {
+      EXPECT_EQ(plan(wrong).refusal,
+                "kernel: '" + name + wrong + "' is not allowed; behind '@' " + name + " takes M or N and 1, 2, 4 or 8");
+    }
+    const auto walked = cuda::sparse_gemm_args(plan("@N8"), {});
+    EXPECT_EQ(walked.raster_order, cuda::RasterOrder::kAlongN);
+    EXPECT_EQ(walked.max_swizzle, 8);
+    EXPECT_EQ(cuda::sparse_gemm_args(plan("@M1"), {}).raster_order, cuda::RasterOrder::kAlongM);
   }
 }
 
@@ -112,7 +137,7 @@ TEST(SparseLinearPlan, EmptyProblemsNeedNoMemoryAndLaunchNothing) {
       EXPECT_EQ(plan.rows, problem.tokens);
       EXPECT_EQ(plan.values_bytes + plan.metadata_bytes + plan.token_scale_bytes + plan.workspace_bytes, 0);
       EXPECT_EQ(cuda::run_sparse_linear(plan, {}, nullptr), "");
-      problem.arch = 100;  // what is not a shape is refused all the same
+      problem.arch = 75;  // what is not a shape is refused all the same
       EXPECT_NE(plan_for(*kernel, problem).refusal, "");
     }
   }

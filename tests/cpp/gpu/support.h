@@ -102,12 +102,6 @@ auto with_16bit(DType dtype, Run run) {
   return dtype == DType::kFloat16 ? run(Float16{}) : run(BFloat16{});
 }
 
-// The same for every dtype.
-template <typename Run>
-auto with_dtype(DType dtype, Run run) {
-  return dtype == DType::kFloat32 ? run(float{}) : with_16bit(dtype, run);
-}
-
 // ---- names in the names of tests; CTest filters by the sm80 and sm90 in them
 
 inline std::string name_of(DType dtype) {
@@ -129,6 +123,10 @@ inline std::string name_of(MetadataLayout layout) {
       return "sm90_16bit";
     case MetadataLayout::kSm90_8bit:
       return "sm90_8bit";
+    case MetadataLayout::kSm100_16bit:
+      return "sm100_16bit";
+    case MetadataLayout::kSm100_8bit:
+      return "sm100_8bit";
   }
   return "unknown";
 }

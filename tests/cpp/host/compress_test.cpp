@@ -13,10 +13,9 @@ struct Case {
   MetadataLayout layout;
   int element_bytes;
 };
-const Case kCases[] = {{MetadataLayout::kSm80_16bit, 2},
-                       {MetadataLayout::kSm80_8bit, 1},
-                       {MetadataLayout::kSm90_16bit, 2},
-                       {MetadataLayout::kSm90_8bit, 1}};
+const Case kCases[] = {{MetadataLayout::kSm80_16bit, 2},  {MetadataLayout::kSm80_8bit, 1},
+                       {MetadataLayout::kSm90_16bit, 2},  {MetadataLayout::kSm90_8bit, 1},
+                       {MetadataLayout::kSm100_16bit, 2}, {MetadataLayout::kSm100_8bit, 1}};
 
 TEST(Compress, DecompressesToTheMaskedInput) {
   std::mt19937 rng(3);

@@ -1,10 +1,11 @@
-// Holds our metadata addresses against the layout functions of CuTe (SM90) and CUTLASS (SM80).
+// Holds our metadata addresses against the layout functions of CuTe (SM90, SM100) and CUTLASS (SM80).
 #include <gtest/gtest.h>
 
 #include <vector>
 
 #include "amber/metadata.h"
 #include "cute/tensor.hpp"
+#include "cutlass/gemm/collective/builders/sm1xx_sparse_config.inl"
 #include "cutlass/gemm/collective/builders/sm90_sparse_config.inl"
 #include "cutlass/layout/matrix.h"
 #include "cutlass/tensor_ref.h"
@@ -16,10 +17,15 @@ using amber::MetadataLayout;
 using amber::nibble_address;
 
 template <typename Element, int TileK>
-void check_sm90(MetadataLayout layout) {
-  using Config = cutlass::Sm90GemmSparseConfig<cute::sparse_elem<2, Element>, cute::GMMA::Major::K,
-                                               cute::sparse_elem<8, uint8_t>, cute::Int<TileK>>;
-  for (int rows : {1, 63, 64, 65, 300}) {
+using Sm90Config = cutlass::Sm90GemmSparseConfig<cute::sparse_elem<2, Element>, cute::GMMA::Major::K,
+                                                 cute::sparse_elem<8, uint8_t>, cute::Int<TileK>>;
+template <typename Element>
+using Sm100Config = cutlass::Sm1xxGemmSparseConfig<cute::sparse_elem<2, Element>, cutlass::layout::RowMajor,
+                                                   cute::sparse_elem<8, uint8_t>>;
+
+template <typename Config>
+void check_cute(MetadataLayout layout) {
+  for (int rows : {1, 63, 64, 65, 128, 130, 300}) {
     for (int cols : {256, 512, 1536}) {
       const auto cute_layout = Config::fill_layoutE(cute::make_shape(rows, 128, cols, 1));
       const int64_t padded_rows = amber::metadata_rows(layout, rows);
@@ -37,10 +43,19 @@ void check_sm90(MetadataLayout layout) {
   }
 }
 
-TEST(MetadataAgainstCute, Sm90Bf16TileK128) { check_sm90<cute::bfloat16_t, 128>(MetadataLayout::kSm90_16bit); }
-TEST(MetadataAgainstCute, Sm90Fp16TileK128) { check_sm90<cute::half_t, 128>(MetadataLayout::kSm90_16bit); }
-TEST(MetadataAgainstCute, Sm90Int8TileK128) { check_sm90<int8_t, 128>(MetadataLayout::kSm90_8bit); }
-TEST(MetadataAgainstCute, Sm90E4m3TileK128) { check_sm90<cute::float_e4m3_t, 128>(MetadataLayout::kSm90_8bit); }
+TEST(MetadataAgainstCute, Sm90Bf16TileK128) {
+  check_cute<Sm90Config<cute::bfloat16_t, 128>>(MetadataLayout::kSm90_16bit);
+}
+TEST(MetadataAgainstCute, Sm90Fp16TileK128) { check_cute<Sm90Config<cute::half_t, 128>>(MetadataLayout::kSm90_16bit); }
+TEST(MetadataAgainstCute, Sm90Int8TileK128) { check_cute<Sm90Config<int8_t, 128>>(MetadataLayout::kSm90_8bit); }
+TEST(MetadataAgainstCute, Sm90E4m3TileK128) {
+  check_cute<Sm90Config<cute::float_e4m3_t, 128>>(MetadataLayout::kSm90_8bit);
+}
+
+TEST(MetadataAgainstCute, Sm100Bf16) { check_cute<Sm100Config<cute::bfloat16_t>>(MetadataLayout::kSm100_16bit); }
+TEST(MetadataAgainstCute, Sm100Fp16) { check_cute<Sm100Config<cute::half_t>>(MetadataLayout::kSm100_16bit); }
+TEST(MetadataAgainstCute, Sm100Int8) { check_cute<Sm100Config<int8_t>>(MetadataLayout::kSm100_8bit); }
+TEST(MetadataAgainstCute, Sm100E4m3) { check_cute<Sm100Config<cute::float_e4m3_t>>(MetadataLayout::kSm100_8bit); }
 
 // Words of E, numbered, through CUTLASS' own reorder into its interleaved layout.
 template <typename Word>

@@ -23,8 +23,9 @@ TEST(Metadata, NibbleHoldsTheTwoIndices) {
 
 // Every nibble has a place of its own and together they fill E.
 TEST(Metadata, AddressesAreABijection) {
-  for (MetadataLayout layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm80_8bit, MetadataLayout::kSm90_16bit,
-                                MetadataLayout::kSm90_8bit}) {
+  for (MetadataLayout layout :
+       {MetadataLayout::kSm80_16bit, MetadataLayout::kSm80_8bit, MetadataLayout::kSm90_16bit,
+        MetadataLayout::kSm90_8bit, MetadataLayout::kSm100_16bit, MetadataLayout::kSm100_8bit}) {
     for (int64_t rows : {1, 64, 65, 200}) {
       for (int64_t cols : {128, 256, 384}) {
         const int64_t padded_rows = amber::metadata_rows(layout, rows);
@@ -45,7 +46,8 @@ TEST(Metadata, AddressesAreABijection) {
 }
 
 TEST(Metadata, TilesOf16RowsLieAlike) {
-  for (MetadataLayout layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit}) {
+  for (MetadataLayout layout :
+       {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit, MetadataLayout::kSm100_16bit}) {
     for (int64_t t = 0; t < 192; ++t) {
       const auto tile = static_cast<uint32_t>(t / amber::kMetadataTileRows);
       const int row = static_cast<int>(t % amber::kMetadataTileRows);

@@ -96,6 +96,7 @@ void check_patterns() {
 
 TEST(PruneCompressLane, Sm90Bf16) { check_patterns<BFloat16, MetadataLayout::kSm90_16bit>(); }
 TEST(PruneCompressLane, Sm90Fp16) { check_patterns<Float16, MetadataLayout::kSm90_16bit>(); }
+TEST(PruneCompressLane, Sm100Bf16) { check_patterns<BFloat16, MetadataLayout::kSm100_16bit>(); }
 TEST(PruneCompressLane, Sm80Bf16) { check_patterns<BFloat16, MetadataLayout::kSm80_16bit>(); }
 TEST(PruneCompressLane, Sm80Fp16) { check_patterns<Float16, MetadataLayout::kSm80_16bit>(); }
 

@@ -159,6 +159,7 @@ void check_patterns(MetadataLayout layout) {
 
 TEST(QuantizeCompressLane, Sm90Bf16) { check_patterns<BFloat16>(MetadataLayout::kSm90_8bit); }
 TEST(QuantizeCompressLane, Sm90Fp16) { check_patterns<Float16>(MetadataLayout::kSm90_8bit); }
+TEST(QuantizeCompressLane, Sm100Bf16) { check_patterns<BFloat16>(MetadataLayout::kSm100_8bit); }
 TEST(QuantizeCompressLane, Sm80Bf16) { check_patterns<BFloat16>(MetadataLayout::kSm80_8bit); }
 TEST(QuantizeCompressLane, Sm80Fp16) { check_patterns<Float16>(MetadataLayout::kSm80_8bit); }
 

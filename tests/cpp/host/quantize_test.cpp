@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
@@ -191,6 +192,39 @@ TEST(Dequantize, ScalesThenAddsTheBias) {
   EXPECT_EQ(y[1], -3.0f * 0.5f * 0.25f - 1.0f);
   EXPECT_EQ(y[2], 0.125f);
   for (int n = 3; n < 6; ++n) EXPECT_TRUE(std::isnan(y[n]));
+}
+
+template <typename T>
+void expect_one_result_of_every_isa(DType dtype) {
+  std::mt19937 rng(11);
+  const int64_t cols = 37;  // no multiple of any vector
+  std::vector<int32_t> product(3 * cols);
+  std::vector<float> token_scale{0.5f, kNan, 1e-30f}, weight_scale(cols);
+  std::vector<T> bias(cols);
+  for (int32_t& p : product) p = static_cast<int32_t>(rng());
+  for (int64_t n = 0; n < cols; ++n) {
+    weight_scale[n] = std::ldexp(1.0f, static_cast<int>(rng() % 40) - 30);
+    bias[n] = from_float<T>(static_cast<float>(rng() % 100) - 50.0f);
+  }
+  for (const bool biased : {false, true}) {
+    std::vector<T> want(3 * cols), got(3 * cols);
+    DequantizeArgs args{
+        product.data(), token_scale.data(), weight_scale.data(), biased ? bias.data() : nullptr, want.data(), 3, cols,
+        dtype};
+    cpu::dequantize_rows_with(Isa::kPortable, args, 0, 3);
+    args.y = got.data();
+    for (const Isa isa : {Isa::kAvx2, Isa::kAvx512}) {
+      if (isa > cpu::best_isa()) continue;
+      cpu::dequantize_rows_with(isa, args, 0, 3);
+      EXPECT_EQ(std::memcmp(want.data(), got.data(), want.size() * sizeof(T)), 0) << cpu::isa_name(isa);
+    }
+  }
+}
+
+TEST(Dequantize, EveryInstructionSetComputesTheSame) {
+  expect_one_result_of_every_isa<float>(DType::kFloat32);
+  expect_one_result_of_every_isa<Float16>(DType::kFloat16);
+  expect_one_result_of_every_isa<BFloat16>(DType::kBFloat16);
 }
 
 }  // namespace

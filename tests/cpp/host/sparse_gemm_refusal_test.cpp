@@ -24,6 +24,7 @@ constexpr SparseGemmDescriptor kWide{"wide",
                                      Operands::k16bit,
                                      DType::kBFloat16,
                                      {128, 256, 128},
+                                     200 << 10,
                                      MetadataLayout::kSm90_16bit,
                                      16,
                                      32,
@@ -31,9 +32,19 @@ constexpr SparseGemmDescriptor kWide{"wide",
                                      8,
                                      false,
                                      false};
-constexpr SparseGemmDescriptor kNarrow{
-    "narrow", 80,  Operands::kInt8, DType::kFloat16, {128, 128, 128}, MetadataLayout::kSm80_8bit, 128, 128, 32768, 16,
-    true,     true};
+constexpr SparseGemmDescriptor kNarrow{"narrow",
+                                       80,
+                                       Operands::kInt8,
+                                       DType::kFloat16,
+                                       {128, 128, 128},
+                                       99 << 10,
+                                       MetadataLayout::kSm80_8bit,
+                                       128,
+                                       128,
+                                       32768,
+                                       16,
+                                       true,
+                                       true};
 
 std::vector<SparseGemmDescriptor> all_kernels() {
   std::vector<SparseGemmDescriptor> kernels{kWide, kNarrow};
@@ -70,10 +81,8 @@ TEST(SparseGemmRefusal, NamesTheArgumentItsValueAndWhatIsAllowed) {
   for (const SparseGemmDescriptor& kernel : all_kernels()) {
     const std::string name = kernel.name, needs = ", which " + name + " needs";
     SparseProblem problem = fitting(kernel);
-    problem.arch = kernel.arch == 90 ? 100 : 75;
-    expect_refusal(kernel, problem,
-                   "kernel: '" + name + "' is for SM" + std::to_string(kernel.arch) +
-                       ", but the device has compute capability " + (kernel.arch == 90 ? "10.0" : "7.5"));
+    problem.arch = 75;
+    expect_refusal(kernel, problem, "kernel: '" + name + "' does not run on compute capability 7.5; allowed: ");
 
     problem = fitting(kernel);
     problem.operands = kernel.operands == Operands::kE4m3 ? Operands::kInt8 : Operands::kE4m3;
@@ -157,8 +166,7 @@ TEST(SparseGemmChoice, ByNameOrTheBuildsDefault) {
     EXPECT_EQ(choice.kernel, nullptr);
     EXPECT_EQ(choice.refusal,
               std::string("kernel: '") + name +
-                  "' is not in this build for compute capability 8.9, 16-bit operands and dtype float32; "
-                  "`amber-ext info` lists what is");
+                  "' is not in this build for compute capability 8.9, 16-bit operands and dtype float32; it has none");
   }
   for (const auto* kernel : cuda::sparse_gemm_kernels()) {
     const auto choice = cuda::choose_sparse_gemm(kernel->name, fitting(*kernel));
@@ -170,13 +178,61 @@ TEST(SparseGemmChoice, ByNameOrTheBuildsDefault) {
   }
 }
 
+TEST(SparseGemmChoice, NamesWhatThereIs) {
+  for (const auto* kernel : cuda::sparse_gemm_kernels()) {
+    SparseProblem problem = fitting(*kernel);
+    const std::string here = cuda::choose_sparse_gemm("no such kernel", problem).refusal;
+    EXPECT_NE(here.find("; allowed: "), std::string::npos) << here;
+    EXPECT_NE(here.find(kernel->name), std::string::npos) << here;
+    problem.arch = 75;
+    const std::string elsewhere = cuda::choose_sparse_gemm(cuda::kDefaultSparseGemm, problem).refusal;
+    EXPECT_NE(elsewhere.find("for compute capability 7.5, "), std::string::npos) << elsewhere;
+    EXPECT_NE(elsewhere.find("; for other GPUs it has "), std::string::npos) << elsewhere;
+    EXPECT_NE(elsewhere.find(kernel->name), std::string::npos) << elsewhere;
+  }
+}
+
+TEST(SparseGemmDescriptors, RunWhereTheInstructionsAreAndTheTileFits) {
+  SparseGemmDescriptor kernel = kNarrow;
+  const std::vector<int> mma_sp{80, 86, 87, 88, 89, 120, 121}, large_memory{80, 87};
+  EXPECT_EQ(kernel.capabilities(), mma_sp);
+  kernel.arch = 89;
+  EXPECT_EQ(kernel.capabilities(), (std::vector<int>{89, 120, 121}));
+  kernel.arch = 80;
+  ++kernel.shared_memory;
+  EXPECT_EQ(kernel.capabilities(), large_memory);
+  kernel.shared_memory = 163 << 10;
+  EXPECT_EQ(kernel.capabilities(), large_memory);
+  ++kernel.shared_memory;
+  EXPECT_TRUE(kernel.capabilities().empty());
+  EXPECT_EQ(
+      cuda::refusal(kernel, fitting(kernel)).rfind("kernel: 'narrow' does not run on compute capability 8.0; ", 0), 0u);
+  EXPECT_EQ(kWide.capabilities(), std::vector<int>{90});
+  SparseProblem problem = fitting(kWide);
+  problem.arch = 121;
+  EXPECT_EQ(cuda::refusal(kWide, problem), "kernel: 'wide' does not run on compute capability 12.1; allowed: 9.0");
+  for (int unknown : {70, 75, 81, 91, 122, 130}) {
+    EXPECT_FALSE(kNarrow.runs_on(unknown)) << unknown;
+    EXPECT_FALSE(kWide.runs_on(unknown)) << unknown;
+  }
+  // What the tests' builds have: on every GPU that knows the instructions there is a default.
+  for (const auto* built : cuda::sparse_gemm_kernels()) {
+    EXPECT_TRUE(built->runs_on(built->arch)) << built->name;
+    if (built->arch != 80) continue;
+    for (int capability : mma_sp) {
+      EXPECT_NE(cuda::default_sparse_gemm(capability, built->operands, built->dtype), nullptr) << built->name;
+    }
+  }
+}
+
 TEST(SparseGemmDescriptors, FollowFromTheOperands) {
   for (const auto* kernel : cuda::sparse_gemm_kernels()) {
     const bool quantized = kernel->operands != Operands::k16bit;
     EXPECT_EQ(kernel->rescales, quantized) << kernel->name;
     EXPECT_EQ(kernel->max_in_features, quantized ? 32768 : cuda::kUnlimited) << kernel->name;
-    EXPECT_EQ(kernel->out_features_multiple, kernel->arch == 80 && quantized ? 16 : 8) << kernel->name;
-    const int64_t own = kernel->arch == 80 ? kernel->tile.k : 0;  // SM80's K is whole tiles
+    const bool whole_tiles = kernel->arch < 90;  // of mma.sp's K
+    EXPECT_EQ(kernel->out_features_multiple, whole_tiles && quantized ? 16 : 8) << kernel->name;
+    const int64_t own = whole_tiles ? kernel->tile.k : 0;
     EXPECT_EQ(kernel->in_features_multiple, std::max<int64_t>(quantized ? 32 : 16, own)) << kernel->name;
     EXPECT_EQ(kernel->copies_in_features_multiple, std::max<int64_t>(32, own)) << kernel->name;
     const std::string tile =

@@ -64,6 +64,55 @@ TEST(SelfTest, DenseMmaWithCutesLayouts) {
   }
 }
 
+// ---- the sparse form of e4m3, fragments as the PTX manual draws them: "Matrix fragments for sparse mma.m16n8k64"
+__global__ void sparse_product(const uint32_t* a, const uint32_t* b, const uint32_t* metadata, float* c) {
+#if __CUDA_ARCH__ >= 890
+  const int lane = threadIdx.x, group = lane / 4, quarter = lane % 4;
+  float d[4] = {};
+  // Rows of A are 32 values, 8 words; those of B's transpose 64, 16 words.
+  asm volatile(
+      "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.f32.e4m3.e4m3.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9,%10,%11}, {%0,%1,%2,%3}, %12, 0x0;"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[group * 8 + quarter]), "r"(a[(group + 8) * 8 + quarter]), "r"(a[group * 8 + quarter + 4]),
+        "r"(a[(group + 8) * 8 + quarter + 4]), "r"(b[group * 16 + quarter]), "r"(b[group * 16 + quarter + 4]),
+        "r"(b[group * 16 + quarter + 8]), "r"(b[group * 16 + quarter + 12]), "r"(metadata[lane]));
+  for (int i = 0; i < 4; ++i) c[(group + i / 2 * 8) * 8 + 2 * quarter + i % 2] = d[i];
+#endif
+}
+
+TEST(SelfTest, SparseMmaOfE4m3) {
+  int major = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+  if (major != 9) GTEST_SKIP() << "the PTX of this test is for compute capability 9.0";
+  std::mt19937 rng(11);
+  std::vector<float> a(16 * 64), b(8 * 64), want(16 * 8);
+  std::vector<uint8_t> kept, narrow_b;
+  std::vector<uint32_t> metadata(32);
+  const auto small = [&] { return static_cast<float>(static_cast<int>(rng() % 17) - 8); };
+  const auto e4m3 = [](float x) { return cutlass::float_e4m3_t(x).raw(); };
+  for (int row = 0; row < 16; ++row) {
+    for (int quad = 0; quad < 16; ++quad) {
+      const int first = static_cast<int>(rng() % 3), second = first + 1 + static_cast<int>(rng() % (3 - first));
+      for (int column : {first, second}) {
+        a[row * 64 + quad * 4 + column] = small();
+        kept.push_back(e4m3(a[row * 64 + quad * 4 + column]));
+      }
+      // Lanes 0 and 1 of four have the low 32 columns of rows g and g + 8, lanes 2 and 3 the high ones.
+      metadata[row % 8 * 4 + row / 8 + quad / 8 * 2] |= static_cast<uint32_t>(first | second << 2) << quad % 8 * 4;
+    }
+  }
+  for (float& x : b) narrow_b.push_back(e4m3(x = small()));
+  for (int i = 0; i < 128; ++i) {
+    for (int k = 0; k < 64; ++k) want[i] += a[i / 8 * 64 + k] * b[i % 8 * 64 + k];
+  }
+  Array<uint8_t> da(kept), db(narrow_b);
+  Array<uint32_t> de(metadata);
+  Array<float> dc(128);
+  sparse_product<<<1, 32>>>(reinterpret_cast<uint32_t*>(da.p), reinterpret_cast<uint32_t*>(db.p), de.p, dc.p);
+  EXPECT_EQ(dc.get(), want);
+}
+
 // ---- wgmma with every swizzle of shared memory, layouts and descriptors by CuTe
 template <typename LayoutAtom>
 __global__ void __launch_bounds__(128)

@@ -12,23 +12,32 @@ import helpers_sass
 import pytest
 
 from amber_ext.ops.pattern import EXTRA_WINDOWS
+from amber_ext.ops.sparse_gemms import SPARSE_GEMMS
 
 EXTRA = list(EXTRA_WINDOWS.values())  # by the number of the pattern, as in kSparsePatterns
 SIZES = {"float": 4, "Float16": 2, "BFloat16": 2}
 SELECTIONS = [str(i) for i in range(len(EXTRA))]
-SM80, SM90 = "0", "2"  # MetadataLayout of 16-bit values
+# MetadataLayout of 16-bit values: SM80's, SM90's, and where it is built SM100's.
+LAYOUTS = ["0", "2", *(["4"] if any(gemm.arch == 100 for gemm in SPARSE_GEMMS) else [])]
 INT8, E4M3 = "0", "1"  # QuantizedType
+
+STORED, SILU_MUL = "StoredRows", "SiluMulRows"  # where rows come from
+
+
+def compressing(kernel, rows):
+    """The instantiations of a compressing kernel."""
+    types = ["Float16", "BFloat16"]
+    if kernel == "prune_compress_kernel":
+        return {kernel: set(product(types, LAYOUTS, SELECTIONS, [rows]))}
+    return {kernel: set(product(types, [INT8, E4M3], ["false", "true"], SELECTIONS, ["1", "2"], [rows]))}
+
 
 # Every instantiation of every kernel in these files.
 KERNELS = {
-    "compress/prune_compress.cu.o": {
-        "prune_compress_kernel": set(product(["Float16", "BFloat16"], [SM80, SM90], SELECTIONS)),
-    },
-    "compress/quantize_compress.cu.o": {
-        "quantize_compress_kernel": set(
-            product(["Float16", "BFloat16"], [INT8, E4M3], ["false", "true"], SELECTIONS, ["1", "2"])
-        ),
-    },
+    "compress/prune_compress.cu.o": compressing("prune_compress_kernel", STORED),
+    "compress/quantize_compress.cu.o": compressing("quantize_compress_kernel", STORED),
+    "compress/sources/silu_mul_prune_compress.cu.o": compressing("prune_compress_kernel", SILU_MUL),
+    "compress/sources/silu_mul_quantize_compress.cu.o": compressing("quantize_compress_kernel", SILU_MUL),
     "masked/prune.cu.o": {
         "prune_groups": {
             (dtype, *group)
@@ -66,14 +75,17 @@ def files():
 def allowed_stores(kernel):
     """Bits of a store to how many of them belong together, the widest being the values'."""
     match kernel.name, *kernel.arguments:
-        case "prune_compress_kernel", _, _, selection:
+        case "prune_compress_kernel", _, _, selection, rows:
             # 16 columns of a row leave 8 values, 16 bytes. Where there are extra windows a thread has 32 columns, and
-            # their copies are 8 or 16 bytes more; there a loop goes over the two rows, else it is unrolled.
+            # their copies are 8 or 16 bytes more; there a loop goes over the two rows, as it does where rows are made of
+            # two tensors, else it is unrolled.
             extra = EXTRA[int(selection)]
-            stores = Counter({0: {128: 2}, 1: {128: 2, 64: 1}, 2: {128: 2 + 1}}[extra])
+            stores = Counter(
+                {0: {128: 2 if rows == STORED else 1}, 1: {128: 2, 64: 1}, 2: {128: 2 + 1}}[extra]
+            )
             # E of both rows, side by side, 16 bits a group and row; then E of the copies.
             return stores + Counter({0: {32: 1}, 1: {32: 2, 8: 2}, 2: {32: 2 + 1}}[extra])
-        case "quantize_compress_kernel", _, _, _, selection, chunks:
+        case "quantize_compress_kernel", _, _, _, selection, chunks, _:
             # A chunk: 32 columns leave 16 values of a byte; E is 32 bits, for SM90 or else for SM80. Copies and
             # their E as above, half as wide.
             copies = {0: {}, 1: {32: 1, 8: 1}, 2: {64: 1, 16: 1}}[EXTRA[int(selection)]]
@@ -94,10 +106,12 @@ def allowed_stores(kernel):
 def allowed_loads(kernel):
     """The same for loads. X enters in the widest, if its group is not smaller."""
     match kernel.name, *kernel.arguments:
-        case "quantize_compress_kernel", _, _, _, selection, _ if extra := EXTRA[int(selection)]:
+        case "quantize_compress_kernel", _, _, _, selection, _, rows if extra := EXTRA[int(selection)]:
             # The columns of an extra window lie four apart, and so do their factors. A loop over two groups of 16
-            # columns reads X (2), its scale and factors (4 each); what follows it the factors of both groups.
-            return {128: 2 + 4 + 4 + 2 * 4, 32: (1 + 2) * 4 * extra}
+            # columns reads X (2, or gate and up), its scale and factors (4 each); what follows it the factors of both
+            # groups.
+            tensors = 2 if rows == SILU_MUL else 1
+            return {128: 2 * tensors + 4 + 4 + 2 * 4, 32: (1 + 2) * 4 * extra}
         case "prune_groups", dtype, "4", _ if SIZES[dtype] == 2:
             return {128: 1, 64: 2}  # the scale, and a group, which is read elsewhere where there is no scale
         case "dequantize_kernel", dtype:
@@ -150,15 +164,15 @@ def test_loads_are_not_split(file):
 def most_instructions(kernel):
     """Of a turn of the main path, for each element of X, with the elements; None where nothing is stated."""
     match kernel.name, *kernel.arguments:
-        case "prune_compress_kernel", _, _, selection:
+        case "prune_compress_kernel", _, _, selection, rows:
             # Two rows of 16 columns, or of 32 where there are copies.
             pattern = list(EXTRA_WINDOWS)[int(selection)]
-            most = {"2:4": 8, "10:16w": 11}.get(pattern)
+            most = ({"2:4": 8, "10:16w": 11} if rows == STORED else {"2:4": 36, "10:16w": 38}).get(pattern)
             return most and (most, 2 * (16 if EXTRA[int(selection)] == 0 else 32))
-        case "quantize_compress_kernel", _, _, "false", "0", "1":
+        case "quantize_compress_kernel", _, _, "false", "0", "1", rows:
             # 32 columns, with the reduction over the row. The store of E is there for both layouts, of which a token
             # takes one: it is half an instruction less.
-            return 18, 32
+            return (18 if rows == STORED else 46), 32
     return None
 
 

@@ -30,19 +30,29 @@ KINDS = [
 RESCALES = ["none", "variance"]
 IN_FEATURES = [512 + residue for residue in (0, 16, 32, 64, 96)]
 OUT_FEATURES = [64, 64 + 8, 64 + 4]
-ARCHS = [75, 80, 89, 90, 100]
+ARCHS = [75, 80, 89, 90, 100, 120]
 
 # As a build for SM80 and SM90 describes them.
 GEMMS = tuple(
     SparseGemm(
-        f"sm{arch}_{name}_{dtype}", arch, operands, dtype, (128, 128, 128), k, max(k, 32), most, n, scales
+        f"sm{archs[0]}_{name}_{dtype}",
+        archs[0],
+        archs,
+        operands,
+        dtype,
+        (128, 128, 128),
+        k,
+        max(k, 32),
+        most,
+        n,
+        scales,
     )
-    for arch, name, operands, k, most, n, scales in (
-        (90, "", "16-bit", 16, None, 8, False),
-        (90, "s8", "int8", 32, 32768, 8, True),
-        (90, "e4m3", "e4m3", 32, 32768, 8, True),
-        (80, "", "16-bit", 64, None, 8, False),
-        (80, "s8", "int8", 128, 32768, 16, True),
+    for archs, name, operands, k, most, n, scales in (
+        ((90,), "", "16-bit", 16, None, 8, False),
+        ((90,), "s8", "int8", 32, 32768, 8, True),
+        ((90,), "e4m3", "e4m3", 32, 32768, 8, True),
+        ((80, 86, 89, 120), "", "16-bit", 64, None, 8, False),
+        ((80, 86, 89, 120), "s8", "int8", 128, 32768, 16, True),
     )
     for dtype in ("bfloat16", "float16")
 )
@@ -184,7 +194,7 @@ def test_the_compiled_rule_is_the_same():
     answers = set()
     for gemm in sparse_gemms.SPARSE_GEMMS:
         for arch, kind, pattern, rescale, k, n, tokens in itertools.product(
-            (80, 86, 90),
+            (80, 86, 90, 100, 121),
             KINDS,
             PATTERNS,
             RESCALES,

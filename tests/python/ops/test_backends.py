@@ -20,8 +20,9 @@ WIN_B = {"masked_dense": 8.2, "sm90_bf16_a": 7.0, "sm90_bf16_b": 5.0, "dense": 8
 ENTRY = Entry(
     1024, 2048, "2:4", "bfloat16", {1: FEW, 511: FEW, 512: WIN_A, 2047: WIN_A, 2048: WIN_B, 4096: WIN_B}
 )
-SIXTEEN_BIT = SparseGemm("sm90_bf16_a", 90, "16-bit", "bfloat16", (128, 256, 128), 16, 32, None, 8, False)
-EIGHT_BIT = SparseGemm("sm90_s8_a", 90, "int8", "bfloat16", (128, 256, 128), 32, 32, 32768, 8, True)
+TILE = (128, 256, 128)
+SIXTEEN_BIT = SparseGemm("sm90_bf16_a", 90, (90,), "16-bit", "bfloat16", TILE, 16, 32, None, 8, False)
+EIGHT_BIT = SparseGemm("sm90_s8_a", 90, (90,), "int8", "bfloat16", TILE, 32, 32, 32768, 8, True)
 GEMMS = (SIXTEEN_BIT, dataclasses.replace(SIXTEEN_BIT, name="sm90_bf16_b"), EIGHT_BIT)
 
 

@@ -5,7 +5,11 @@ import torch
 
 import amber_ext  # registers the operators
 from amber_ext import widen_weight
+from amber_ext.ops import dense_products
 
+needs_scaled_product = pytest.mark.skipif(
+    not dense_products.CPU_HAS_SCALED_PRODUCT, reason="this CPU runs torch's int8 product"
+)
 X = torch.randn(3, 5, 32)
 W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
 
@@ -36,6 +40,11 @@ W, B, C = torch.randn(7, 32), torch.randn(7), torch.rand(32) + 0.1
                 ["dense", "masked_dense"],
                 [9],
             ),
+        ),
+        pytest.param(
+            "scaled_product",
+            lambda d: (X[0].char(), C[:5], W.char(), C[:7], B.to(d), str(d)[6:]),
+            marks=needs_scaled_product,
         ),
         ("current_scale", lambda d: (W.to(d), None, None, "wanda", "2:4")),
         ("current_scale", lambda d: (W.to(d), None, widen_weight(W.to(d), "8:16"), None, "8:16")),
@@ -70,6 +79,30 @@ def test_opcheck(op, arguments, dtype):
         (
             lambda o: o.linear(X, W, None, None, "2:4", "none", ["sparse_gemm"], []),
             "kernels: 'sparse_gemm' does not run on the CPU; allowed: 'masked_dense', 'dense'",
+        ),
+        (
+            lambda o: o.scaled_product(X[0], C[:5], W.char(), C[:7], None, "float32"),
+            r"values: \[5, 32\] of Float is not allowed; it must be \[T, K\] of int8",
+        ),
+        (
+            lambda o: o.scaled_product(X[0].char(), C[:5], W.char()[:, 1:], C[:7], None, "float32"),
+            r"weight: shape \[7, 31\] does not match values; allowed: \[N, 32\]",
+        ),
+        (
+            lambda o: o.scaled_product(X[0].char(), C[:4], W.char(), C[:7], None, "float32"),
+            r"token_scale: shape \[4\]",
+        ),
+        (
+            lambda o: o.scaled_product(X[0].char(), C[:5], W.char(), C[:6], None, "float32"),
+            r"weight_scale: shape \[6\]",
+        ),
+        (
+            lambda o: o.scaled_product(X[0].char(), C[:5], W.char(), C[:7], B.half(), "float32"),
+            r"bias: \[7\] of Half is not allowed; it must be \[7\] of Float",
+        ),
+        (
+            lambda o: o.scaled_product(X[0].char(), C[:5], W.char(), C[:7], None, "int8"),
+            "dtype: 'int8' is not known",
         ),
         (lambda o: o.linear(X, W, B[:3], None, "2:4", "none", ["masked_dense"], []), r"bias: shape \[3\]"),
     ],
@@ -138,6 +171,10 @@ def test_ops_take_no_mixture_with_the_meta_device():
             ("float32",),
         ),
     )
+    if dense_products.CPU_HAS_SCALED_PRODUCT:
+        tensors = {"values": x.char(), "token_scale": ones(3), "weight": ones(8, 16).char()}
+        tensors |= {"weight_scale": ones(8), "bias": ones(8)}
+        calls += ((ops.scaled_product, tensors, ("float32",)),)
     for op, tensors, rest in calls:
         op(*tensors.values(), *rest)
         for name in tensors:

@@ -1,6 +1,9 @@
 """The heuristic: what it predicts for GPUs that are not here, and that it agrees with public figures."""
 
+import dataclasses
+import itertools
 import json
+import re
 import sys
 
 import pytest
@@ -9,14 +12,16 @@ from helpers import REPOSITORY
 
 from amber_ext.ops import sparse_gemms
 from amber_ext.ops.choice import devices, prediction
+from amber_ext.ops.choice.measured import Entry
 from amber_ext.ops.choice.plan import Times
+from amber_ext.ops.choice.products import decide, plan_product
 from amber_ext.ops.sparse_gemms import SparseGemm, refusal
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 from predictions import predict  # noqa: E402
 
 DATA = json.loads((REPOSITORY / "benchmarks" / "results" / "predicted.json").read_text())
-GEMMS = [SparseGemm(**{**fields, "tile": tuple(fields["tile"])}) for fields in DATA["kernels"]]
+GEMMS = [SparseGemm.from_dict(fields) for fields in DATA["kernels"]]
 
 
 def test_the_results_file_is_what_is_predicted():
@@ -45,12 +50,11 @@ def test_ratios_agree_with_public_figures_within_15_percent(row):
 def test_only_kernels_of_the_gpus_own_architecture_are_chosen():
     for row in DATA["rows"]:
         kernels = {kernel for kernel, _, _ in row["tokens"].values()}
-        arch = predict.device(row["device"]).arch // 10
-        assert kernels <= {"masked_dense", *(gemm.name for gemm in GEMMS if gemm.arch // 10 == arch)}
-        assert (kernels == {"masked_dense"}) == (arch not in (8, 9))
+        arch = predict.device(row["device"]).arch
+        assert kernels <= {"masked_dense", *(gemm.name for gemm in GEMMS if arch in gemm.capabilities)}
 
 
-@pytest.mark.parametrize("name", ["RTX 3090", "RTX 4090", "A100", "H100", "H20", "H200"])
+@pytest.mark.parametrize("name", ["RTX 3090", "RTX 4090", "RTX 5090", "A100", "H100", "H20", "H200"])
 def test_with_many_tokens_the_sparse_path_wins_and_with_one_the_weight_is_read_once(name):
     for row in DATA["rows"]:
         if row["device"] == name:
@@ -74,6 +78,42 @@ def test_a_chosen_kernel_is_no_slower_than_the_others_by_more_than_the_margin(de
                     continue
                 least = min(ms for kernel, ms in known.items() if kernel != "dense")
                 assert source == "predicted" and known[plan.kernel(tokens)] <= least * 1.0501
+
+
+def test_every_build_has_what_the_heuristic_ranks_first_and_nothing_else():
+    """KERNEL in the library's list, against TUNING, which is compiled where AMBER_KERNELS=all."""
+    text = (REPOSITORY / "csrc" / "amber" / "cuda" / "sparse_gemm" / "list.h").read_text()
+    listed = re.findall(r"(KERNEL|TUNING)\((sm\w+)\)", text)
+    assert [name for _, name in listed] == [gemm.name for gemm in GEMMS]
+    planned, first = set(), set()
+    dtypes = itertools.product((torch.bfloat16, torch.float16), ("16-bit", "int8", "float8_e4m3fn"))
+    for (dtype, operands), device, (_, n, k) in itertools.product(dtypes, devices.KNOWN, predict.SHAPES):
+        weights = str(dtype).removeprefix("torch.") if operands == "16-bit" else operands
+        problem = dataclasses.replace(predict.problem(device, n, k, weights), dtype=dtype)
+        gemms = tuple(gemm for gemm in GEMMS if refusal(gemm, problem) is None)
+        times = Times(device, problem, gemms, None, "")
+        planned |= set(times.plan().kernels)
+        for tokens in predict.TOKENS if gemms else ():
+            known = prediction.times(device, problem, gemms, tokens)
+            first.add(min((gemm.name for gemm in gemms), key=known.__getitem__))
+    assert planned - {"masked_dense"} <= first
+    assert first == {name for kind, name in listed if kind == "KERNEL"}
+
+
+def test_kernels_that_have_run_nowhere_wait_for_tune(fake_gpu):
+    def decided(*entries, tokens=8192):
+        fake_gpu("B200", 100, GEMMS, entries)
+        problem = predict.problem(predict.device("B200"), 14336, 4096)
+        return decide(problem, plan_product(problem), tokens)
+
+    waiting = decided()
+    assert (waiting.kernel, waiting.source) == ("masked_dense", "predicted")
+    assert "'sm100_bf16_128x256x128_2x1' and the like have run nowhere yet; amber_ext.tune" in waiting.reason
+    ms = {"masked_dense": 2.0, "dense": 2.0, "sm100_bf16_128x256x128_2x1": 1.0}
+    entry = Entry(14336, 4096, "2:4", "bfloat16", {8192: ms})
+    won = decided(entry)
+    assert (won.kernel, won.source) == ("sm100_bf16_128x256x128_2x1", "measured")
+    assert decided(entry, tokens=1).source == "predicted"  # by then it may be predicted, too
 
 
 def test_time_grows_with_tokens():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from inputs import awkward_tokens, positive
 
-from amber_ext import Pattern, linear_w8a8, quantize_activations, quantize_weight
-from amber_ext.ops import library
+from amber_ext import Pattern, linear_w8a8, quantize_activations, quantize_weight, widen_weight
+from amber_ext.ops import dense_products, library
 from amber_ext.ops.checks import MAX_IN_FEATURES_8BIT
 from amber_ext.ops.choice.products import plan_for
 from amber_ext.ops.dense_products import int8_product, product_in_exact_floats
@@ -36,6 +36,55 @@ def extreme_operands():
 def test_int8_products_are_exact(product, case):
     values, weight = extreme_operands()[case]
     assert torch.equal(product(values, weight).long(), values.long() @ weight.long().t())
+
+
+needs_scaled_product = pytest.mark.skipif(
+    not dense_products.CPU_HAS_SCALED_PRODUCT, reason="this CPU runs torch's int8 product"
+)
+
+
+@needs_scaled_product
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", range(6))
+def test_scaled_products_are_exact(dtype, case):
+    values, weight = extreme_operands()[case]
+    token_scale, weight_scale = torch.rand(len(values)) + 0.1, torch.rand(len(weight)) + 0.1
+    bias = torch.randn(len(weight)).to(dtype)
+    y = torch.ops.amber.scaled_product(values, token_scale, weight, weight_scale, bias, str(dtype)[6:])
+    product = (values.long() @ weight.long().t()).float()
+    assert torch.equal(y, (product * token_scale[:, None] * weight_scale + bias.float()).to(dtype))
+
+
+@needs_scaled_product
+@pytest.mark.parametrize("tokens", [1, 12, 13, 70])
+@pytest.mark.parametrize("threads", [1, 5])
+def test_both_products_of_the_cpu_give_the_same(tokens, threads, monkeypatch):
+    torch.manual_seed(8)
+    x, weight = awkward_tokens(13, 96, torch.bfloat16), torch.randn(200, 96)
+    x = x.repeat(6, 1)[:tokens]
+    wide = widen_weight(quantize_weight(weight)[0], "8:16")  # its rows lie apart for a product without copies
+    arguments = (quantize_weight(weight)[1], torch.randn(200).bfloat16())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        y = linear_w8a8(x, wide, *arguments, pattern="8:16", backend="cpu")
+    finally:
+        torch.set_num_threads(before)
+    monkeypatch.setattr(dense_products, "CPU_HAS_SCALED_PRODUCT", False)
+    torchs = linear_w8a8(x, wide, *arguments, pattern="8:16", backend="cpu")
+    torch.testing.assert_close(y, torchs, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_scaled_product
+@pytest.mark.parametrize("tokens", [3, 40])
+def test_a_changed_weight_is_used_at_once(tokens):
+    """Nothing of the weight is kept between calls."""
+    torch.manual_seed(9)
+    x = torch.randn(tokens, 64)
+    weight, weight_scale = quantize_weight(torch.randn(80, 64))
+    before = linear_w8a8(x, weight, weight_scale)
+    weight.data.neg_()
+    assert torch.equal(linear_w8a8(x, weight, weight_scale), -before)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

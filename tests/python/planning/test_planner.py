@@ -120,7 +120,7 @@ def test_costs_on_a_gpu_are_times(tiny_llama, fake_gpu):
     ]  # fmt: skip
     site = next(s for s in find_linears(tiny_llama) if s.projection == "gate_proj")
     n, k = site.out_features, site.in_features
-    gemm = SparseGemm("sm90", 90, "16-bit", "bfloat16", (128, 128, 128), 16, 16, None, 8, False)
+    gemm = SparseGemm("sm90", 90, (90,), "16-bit", "bfloat16", (128, 128, 128), 16, 16, None, 8, False)
     won = {"sm90": 1.0, "masked_dense": 2.0, "dense": 1.6}
     lost = {"sm90": 3.0, "masked_dense": 2.0, "dense": 1.6}
     entries = [Entry(n, k, pattern, "bfloat16", {8192: ms}) for pattern, ms in (("2:4", won), ("8:16", lost))]

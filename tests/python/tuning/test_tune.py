@@ -93,6 +93,28 @@ def test_every_kernel_is_checked_before_it_is_timed(gpu):
     assert list(bench.asked)[0][0] == "check"
 
 
+def test_walks_are_measured_and_taken(gpu):
+    bench = FakeBench(
+        lambda name, tokens: {"masked_dense": 2.0, "dense": 2.5, "sm90_b@N8": 0.9}.get(name, 1.0)
+    )
+    layer, plan, report = tuned_layer(bench)
+    assert plan.kernel(512) == "sm90_b@N8"
+    assert explain(layer, inputs(512)).kernel == "sm90_b@N8"
+    assert {row[2] for row in report.rows()} == {"sm90_b@N8"}
+    assert bench.asked["check", "sm90_b@N8", 64] == 1
+    # Nothing is predicted of a walk.
+    assert "@" not in fake_layer(n=1032).plans.popitem()[1].kernel(4096)
+
+
+def test_a_walk_that_fails_its_check_is_not_taken(gpu):
+    bench = FakeBench(
+        lambda name, tokens: 0.5 if name == "sm90_a@M8" else 1.0,
+        lambda name, tokens: "wrong" if name == "sm90_a@M8" and tokens == 4096 else None,
+    )
+    _, plan, _ = tuned_layer(bench)
+    assert not any("@M8" in kernel for kernel in plan.kernels)
+
+
 def test_not_pruning_is_taken_only_where_it_is_allowed(gpu):
     times = {"masked_dense": 2.0, "dense": 1.0}
     for allowed in (False, True):

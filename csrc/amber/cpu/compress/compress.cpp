@@ -9,7 +9,7 @@ constexpr uint32_t kPaddingNibble = 0x4;  // indices {0, 1}: valid for mma.sp, v
 
 Status validate(int64_t rows, int64_t cols, int element_bytes, MetadataLayout layout, const void* a, const void* b,
                 const void* c) {
-  const bool wide = layout == MetadataLayout::kSm80_16bit || layout == MetadataLayout::kSm90_16bit;
+  const bool wide = is_16bit(layout);
   if (element_bytes != (wide ? 2 : 1)) return Status::kElementSizeMismatch;
   if (rows < 0 || cols < 0) return Status::kNegativeSize;
   if (cols % 4 != 0) return Status::kColsNotMultipleOfM;

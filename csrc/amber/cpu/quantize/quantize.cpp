@@ -11,8 +11,6 @@
 namespace amber::cpu {
 namespace {
 
-constexpr int64_t element_bytes(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
-
 template <typename T>
 void smooth_row(const T* x, const float* smooth, int64_t cols, float* v) {
   for (int64_t k = 0; k < cols; ++k) v[k] = smooth ? to_float(x[k]) * smooth[k] : to_float(x[k]);
@@ -44,8 +42,32 @@ void portable_to_int8(const float* v, float inverse, int64_t cols, int8_t* out) 
   for (int64_t k = 0; k < cols; ++k) out[k] = to_int8(v[k], inverse);
 }
 
+template <typename T>
+void dequantize_row(const int32_t* product, float token_scale, const float* weight_scale, const T* bias, int64_t cols,
+                    T* y) {
+  for (int64_t n = 0; n < cols; ++n) {
+    const float value = static_cast<float>(product[n]) * token_scale * weight_scale[n];
+    y[n] = from_float<T>(bias ? value + to_float(bias[n]) : value);
+  }
+}
+
+void portable_dequantize(const int32_t* product, float token_scale, const float* weight_scale, const void* bias,
+                         DType dtype, int64_t cols, void* y) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return dequantize_row(product, token_scale, weight_scale, static_cast<const float*>(bias), cols,
+                            static_cast<float*>(y));
+    case DType::kFloat16:
+      return dequantize_row(product, token_scale, weight_scale, static_cast<const Float16*>(bias), cols,
+                            static_cast<Float16*>(y));
+    case DType::kBFloat16:
+      return dequantize_row(product, token_scale, weight_scale, static_cast<const BFloat16*>(bias), cols,
+                            static_cast<BFloat16*>(y));
+  }
+}
+
 constexpr QuantizeSteps kQuantizePortable = {&portable_smooth, &portable_absmax_bits, &portable_variance,
-                                             &portable_to_int8};
+                                             &portable_to_int8, &portable_dequantize};
 
 const QuantizeSteps& steps_of([[maybe_unused]] Isa isa) {
 #if defined(AMBER_X86)
@@ -53,20 +75,6 @@ const QuantizeSteps& steps_of([[maybe_unused]] Isa isa) {
   if (isa == Isa::kAvx2) return kQuantizeAvx2;
 #endif
   return kQuantizePortable;
-}
-
-template <typename T>
-void dequantize(const DequantizeArgs& args, int64_t row_begin, int64_t row_end) {
-  const T* bias = static_cast<const T*>(args.bias);
-  for (int64_t t = row_begin; t < row_end; ++t) {
-    const int32_t* product = args.product + t * args.cols;
-    T* y = static_cast<T*>(args.y) + t * args.cols;
-    const float token_scale = args.token_scale[t];
-    for (int64_t n = 0; n < args.cols; ++n) {
-      const float value = static_cast<float>(product[n]) * token_scale * args.weight_scale[n];
-      y[n] = from_float<T>(bias ? value + to_float(bias[n]) : value);
-    }
-  }
 }
 
 }  // namespace
@@ -118,15 +126,17 @@ void quantize_rows(const QuantizeArgs& args, int64_t row_begin, int64_t row_end)
   quantize_rows_with(best_isa(), args, row_begin, row_end);
 }
 
-void dequantize_rows(const DequantizeArgs& args, int64_t row_begin, int64_t row_end) {
-  switch (args.dtype) {
-    case DType::kFloat32:
-      return dequantize<float>(args, row_begin, row_end);
-    case DType::kFloat16:
-      return dequantize<Float16>(args, row_begin, row_end);
-    case DType::kBFloat16:
-      return dequantize<BFloat16>(args, row_begin, row_end);
+void dequantize_rows_with(Isa isa, const DequantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  const KeepSubnormals keep_subnormals;
+  const QuantizeSteps& steps = steps_of(isa);
+  for (int64_t t = row_begin; t < row_end; ++t) {
+    steps.dequantize(args.product + t * args.cols, args.token_scale[t], args.weight_scale, args.bias, args.dtype,
+                     args.cols, static_cast<uint8_t*>(args.y) + t * args.cols * element_bytes(args.dtype));
   }
+}
+
+void dequantize_rows(const DequantizeArgs& args, int64_t row_begin, int64_t row_end) {
+  dequantize_rows_with(best_isa(), args, row_begin, row_end);
 }
 
 }  // namespace amber::cpu

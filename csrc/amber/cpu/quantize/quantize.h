@@ -17,5 +17,6 @@ void quantize_rows_with(Isa isa, const QuantizeArgs& args, int64_t row_begin, in
 
 // y = float(product) * token_scale * weight_scale + bias, each step rounded to fp32.
 void dequantize_rows(const DequantizeArgs& args, int64_t row_begin, int64_t row_end);
+void dequantize_rows_with(Isa isa, const DequantizeArgs& args, int64_t row_begin, int64_t row_end);
 
 }  // namespace amber::cpu

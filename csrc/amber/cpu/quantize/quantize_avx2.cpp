@@ -3,6 +3,6 @@
 
 namespace amber::cpu {
 
-const QuantizeSteps kQuantizeAvx2 = {&simd_smooth, &simd_absmax_bits, &simd_variance, &simd_to_int8};
+const QuantizeSteps kQuantizeAvx2 = {&simd_smooth, &simd_absmax_bits, &simd_variance, &simd_to_int8, &simd_dequantize};
 
 }  // namespace amber::cpu

@@ -14,6 +14,9 @@ struct QuantizeSteps {
   uint32_t (*absmax_bits)(const float* v, int64_t cols);
   double (*variance)(const float* v, int64_t cols);
   void (*to_int8)(const float* v, float inverse, int64_t cols, int8_t* out);
+  // y = float(product) * token_scale * weight_scale + bias; bias [cols] of dtype, or null.
+  void (*dequantize)(const int32_t* product, float token_scale, const float* weight_scale, const void* bias,
+                     DType dtype, int64_t cols, void* y);
 };
 
 extern const QuantizeSteps kQuantizeAvx2;

@@ -1,6 +1,7 @@
 // The vectorised steps of the quantisation, written once for every instruction set (see simd.h).
 #pragma once
 
+#include "amber/cpu/quantize/dequantize_simd.h"
 #include "amber/cpu/quantize/quantize_isa.h"
 #include "amber/cpu/simd.h"
 #include "amber/quantize.h"

@@ -20,6 +20,7 @@ struct PruneCompressArgs {
   DType dtype;
   MetadataLayout layout;     // a 16-bit layout
   Pattern pattern = {2, 4};  // one that has windows (extra_windows)
+  const void* up = nullptr;  // as x, for rows that are silu(x) * up
 };
 
 // A thread takes 16 columns at a time: 32 bytes in, 16 bytes of values and 2 bytes of E out.

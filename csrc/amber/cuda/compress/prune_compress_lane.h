@@ -4,6 +4,7 @@
 
 #include "amber/cuda/compress/compress_columns.h"
 #include "amber/cuda/compress/prune_compress_args.h"
+#include "amber/cuda/compress/sources/stored_rows.h"
 
 namespace amber::cuda {
 
@@ -29,9 +30,9 @@ struct CompressGrid {
 };
 
 // A lane's columns: of row 0, but for E, which begins at the lane's first row of a tile.
-template <Selection S>
+template <Selection S, typename Source>
 struct LaneColumns {
-  const uint16_t* x;
+  Source x;
   uint16_t* values;
   uint16_t* copies;
   uint8_t* metadata[kLaneGroups<S>];
@@ -59,28 +60,32 @@ AMBER_HOST_DEVICE LaneRow<S> padding_row() {
   return row;
 }
 
-template <Selection S>
+template <Selection S, typename Source>
 struct LoadedRow {
-  Words4 part[2 * kLaneGroups<S>];
+  typename Source::Loaded part[2 * kLaneGroups<S>];
 };
 
-template <Selection S>
-AMBER_HOST_DEVICE LoadedRow<S> load_row(const uint16_t* x) {
-  LoadedRow<S> row;
+template <Selection S, typename Source>
+AMBER_HOST_DEVICE LoadedRow<S, Source> load_row(const Source& x, int64_t at) {
+  LoadedRow<S, Source> row;
   AMBER_UNROLL
-  for (int i = 0; i < 2 * kLaneGroups<S>; ++i) row.part[i] = load_streaming(x + 8 * i);
+  for (int i = 0; i < 2 * kLaneGroups<S>; ++i) row.part[i] = Source::load(x, at + 8 * i);
   return row;
 }
 
-template <typename T, Selection S>
-AMBER_HOST_DEVICE LaneRow<S> compress_row(const LoadedRow<S>& loaded, const float* scale) {
+template <typename T, Selection S, typename Source>
+AMBER_HOST_DEVICE LaneRow<S> compress_row(const LoadedRow<S, Source>& loaded, const float* scale) {
   constexpr int kExtra = kExtraWindows<S>;
   LaneRow<S> row = {};
   AMBER_UNROLL
   for (int group = 0; group < kLaneGroups<S>; ++group) {
     uint32_t word[8];
     AMBER_UNROLL
-    for (int i = 0; i < 8; ++i) word[i] = loaded.part[2 * group + i / 4].word[i % 4];
+    for (int part = 0; part < 2; ++part) {
+      const Words4 four = Source::words(loaded.part[2 * group + part]);
+      AMBER_UNROLL
+      for (int i = 0; i < 4; ++i) word[4 * part + i] = four.word[i];
+    }
     const Compressed16<S> kept = compress_16_columns<T, S>(word, scale + 16 * group);
     AMBER_UNROLL
     for (int quad = 0; quad < kQuads; ++quad) row.values[group].word[quad] = kept.pair[quad];
@@ -94,8 +99,8 @@ AMBER_HOST_DEVICE LaneRow<S> compress_row(const LoadedRow<S>& loaded, const floa
   return row;
 }
 
-template <Selection S>
-AMBER_HOST_DEVICE void store_values(const LaneColumns<S>& lane, int64_t at, const LaneRow<S>& row) {
+template <Selection S, typename Source>
+AMBER_HOST_DEVICE void store_values(const LaneColumns<S, Source>& lane, int64_t at, const LaneRow<S>& row) {
   AMBER_UNROLL
   for (int group = 0; group < kLaneGroups<S>; ++group) {
     store_16_bytes(lane.values + at + 8 * group, row.values[group]);
@@ -119,8 +124,8 @@ AMBER_HOST_DEVICE void push_row(StepMetadata<S>& metadata, const LaneRow<S>& row
   metadata.copies = metadata.copies >> 16 | row.copies_nibbles << 16;
 }
 
-template <Selection S>
-AMBER_HOST_DEVICE void store_metadata(const LaneColumns<S>& lane, int64_t at, const StepMetadata<S>& metadata) {
+template <Selection S, typename Source>
+AMBER_HOST_DEVICE void store_metadata(const LaneColumns<S, Source>& lane, int64_t at, const StepMetadata<S>& metadata) {
   AMBER_UNROLL
   for (int group = 0; group < kLaneGroups<S>; ++group) {
     *reinterpret_cast<uint32_t*>(lane.metadata[group] + at) = metadata.columns[group];
@@ -134,31 +139,31 @@ AMBER_HOST_DEVICE void store_metadata(const LaneColumns<S>& lane, int64_t at, co
 }
 
 // Full: no row and no column of the step is padding, so there is nothing to ask.
-template <typename T, MetadataLayout Layout, Selection S, bool Full>
-AMBER_HOST_DEVICE void compress_step(const PruneCompressArgs& args, const LaneColumns<S>& lane, uint32_t step) {
+template <typename T, MetadataLayout Layout, Selection S, bool Full, typename Source>
+AMBER_HOST_DEVICE void compress_step(const PruneCompressArgs& args, const LaneColumns<S, Source>& lane, uint32_t step) {
   const uint32_t tile = step / kTileSteps;
   const int row_of_tile = static_cast<int>(step % kTileSteps) * kStepRows;
   const int64_t t = static_cast<int64_t>(tile) * kMetadataTileRows + row_of_tile + lane.row;
   const int64_t value_stride = widened_cols(args.cols, kExtraWindows<S>) / 2;
   // Both rows are loaded first, or one after the other where both together would take too many registers.
-  constexpr bool kAtOnce = kExtraWindows<S> == 0;
+  constexpr bool kAtOnce = kExtraWindows<S> == 0 && Source::kTensors == 1;
   StepMetadata<S> metadata = {};
-  LoadedRow<S> loaded[2];
+  LoadedRow<S, Source> loaded[2];
   if constexpr (Full && kAtOnce) {
     AMBER_UNROLL
-    for (int half = 0; half < 2; ++half) loaded[half] = load_row<S>(lane.x + (t + 8 * half) * args.cols);
+    for (int half = 0; half < 2; ++half) loaded[half] = load_row<S>(lane.x, (t + 8 * half) * args.cols);
   }
   AMBER_UNROLL_BY(kAtOnce ? 2 : 1)
   for (int half = 0; half < 2; ++half) {
     const int64_t at = t + 8 * half;
     LaneRow<S> row;
     if constexpr (Full) {
-      row = compress_row<T, S>(kAtOnce ? loaded[half] : load_row<S>(lane.x + at * args.cols), lane.scale);
+      row = compress_row<T, S>(kAtOnce ? loaded[half] : load_row<S>(lane.x, at * args.cols), lane.scale);
       store_values(lane, at * value_stride, row);
     } else {
       row = padding_row<S>();
       if (lane.inside && at < args.rows) {
-        row = compress_row<T, S>(load_row<S>(lane.x + at * args.cols), lane.scale);
+        row = compress_row<T, S>(load_row<S>(lane.x, at * args.cols), lane.scale);
       }
       if (lane.has_values && at < args.value_rows) store_values(lane, at * value_stride, row);
     }
@@ -174,13 +179,13 @@ AMBER_HOST_DEVICE int64_t covered_cols(int64_t cols) {
   return kExtraWindows<S> == 0 ? metadata_cols(Layout, cols) : padded_cols(cols, kExtraWindows<S>);
 }
 
-template <MetadataLayout Layout, Selection S>
-AMBER_HOST_DEVICE LaneColumns<S> lane_columns(const PruneCompressArgs& args, int64_t k, int row) {
+template <MetadataLayout Layout, Selection S, typename Source>
+AMBER_HOST_DEVICE LaneColumns<S, Source> lane_columns(const PruneCompressArgs& args, int64_t k, int row) {
   constexpr int kExtra = kExtraWindows<S>;
   const int64_t padded_rows = metadata_rows(Layout, args.rows);
   const int64_t copies = copies_begin(k, args.cols, kExtra);
-  LaneColumns<S> lane;
-  lane.x = static_cast<const uint16_t*>(args.x) + k;
+  LaneColumns<S, Source> lane;
+  lane.x = Source::from(args, k);
   lane.values = static_cast<uint16_t*>(args.values) + k / 2;
   lane.copies = static_cast<uint16_t*>(args.values) + copies / 2;
   uint8_t* metadata = args.metadata + metadata_row_bytes(row);
@@ -201,14 +206,14 @@ AMBER_HOST_DEVICE LaneColumns<S> lane_columns(const PruneCompressArgs& args, int
   return lane;
 }
 
-template <typename T, MetadataLayout Layout, Selection S>
+template <typename T, MetadataLayout Layout, Selection S, typename Source = StoredRows<T>>
 AMBER_HOST_DEVICE void prune_compress_lane(const PruneCompressArgs& args, int steps, int64_t block_x, int64_t block_y,
                                            int thread) {
   constexpr int kColumns = kLaneColumns<S>;
   const int64_t warp_k = (block_x * kWarps + thread / 32) * kLanesAlongK * kColumns;
   const int64_t k = warp_k + thread % kLanesAlongK * kColumns;
   if (k >= covered_cols<Layout, S>(args.cols)) return;
-  const LaneColumns<S> lane = lane_columns<Layout, S>(args, k, thread % 32 / kLanesAlongK);
+  const auto lane = lane_columns<Layout, S, Source>(args, k, thread % 32 / kLanesAlongK);
 
   uint32_t step = static_cast<uint32_t>(block_y) * steps;
   const uint32_t end = step + steps;

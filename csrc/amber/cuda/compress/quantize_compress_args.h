@@ -25,6 +25,7 @@ struct QuantizeCompressArgs {
   QuantizedType type;
   bool rescale;              // multiply the token's scale by its rescale_factor (rescale.h)
   Pattern pattern = {2, 4};  // one that has windows (extra_windows)
+  const void* up = nullptr;  // as x, for rows that are silu(x) * up
 };
 
 // Each thread takes 32 columns of a row: 64 bytes in, 16 bytes of values and 4 bytes of E out.

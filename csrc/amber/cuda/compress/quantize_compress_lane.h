@@ -8,6 +8,7 @@
 #include "amber/cuda/compress/compress_columns.h"
 #include "amber/cuda/compress/quantize_compress_args.h"
 #include "amber/cuda/compress/quantize_quads.h"
+#include "amber/cuda/compress/sources/stored_rows.h"
 #include "amber/rescale.h"
 
 namespace amber::cuda {
@@ -104,16 +105,17 @@ AMBER_HOST_DEVICE Compressed16<S> select_16_columns(const QuantizeCompressArgs& 
 }
 
 // Columns k .. k + 31 of row t.
-template <typename T, bool Rescaled, Selection S>
+template <typename T, bool Rescaled, Selection S, typename Source>
 AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k, GroupsChunk<S>& chunk,
                                     RowPart& part) {
-  const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
+  const Source x = Source::from(args, t * args.cols + k);
   // One group after the other, or both together would spill; so the group's number is no constant, and
   // every register of the chunk is assigned under a condition.
   AMBER_DO_NOT_UNROLL
   for (int group = 0; group < kChunkGroups; ++group) {
-    const Words4 loaded[2] = {load_streaming(x + 16 * group), load_streaming(x + 16 * group + 8)};
-    const Compressed16<S> kept = select_16_columns<T, Rescaled, S>(args, k + 16 * group, loaded, part);
+    const typename Source::Loaded loaded[2] = {Source::load(x, 16 * group), Source::load(x, 16 * group + 8)};
+    const Words4 words[2] = {Source::words(loaded[0]), Source::words(loaded[1])};
+    const Compressed16<S> kept = select_16_columns<T, Rescaled, S>(args, k + 16 * group, words, part);
     AMBER_UNROLL
     for (int i = 0; i < kChunkGroups; ++i) {
       if (i == group) chunk.group[i] = kept;
@@ -121,25 +123,32 @@ AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t,
   }
 }
 
-template <typename T, bool Rescaled, Selection S>
+template <typename T, bool Rescaled, Selection S, typename Source>
 AMBER_HOST_DEVICE void select_chunk(const QuantizeCompressArgs& args, int64_t t, int64_t k, QuadsChunk& chunk,
                                     RowPart& part) {
-  const auto* x = static_cast<const uint16_t*>(args.x) + t * args.cols + k;
+  const Source x = Source::from(args, t * args.cols + k);
   const float* scale = factors_or_ones(args.scale, k);
   const float* smooth = factors_or_ones(args.smooth, k);
   QuadsSums sums;
   chunk.nibbles = 0;
-  Words4 loaded[kChunkQuads / 2];  // all loads first
+  // All loads first; of rows that are made of several tensors as many as take the same registers.
+  constexpr int kParts = kChunkQuads / 2 / Source::kTensors;
   AMBER_UNROLL
-  for (int i = 0; i < kChunkQuads / 2; ++i) loaded[i] = load_streaming(x + 8 * i);
-  AMBER_UNROLL
-  for (int quad = kChunkQuads - 1; quad >= 0; --quad) {
-    const uint32_t* words = loaded[quad / 2].word + quad % 2 * 2;
-    float* kept = chunk.value + 2 * quad;
-    const uint32_t outcome =
-        select_quad<T, Rescaled>({words[0], words[1]}, scale + 4 * quad, smooth + 4 * quad, kept, sums);
-    chunk.nibbles = push_nibble(chunk.nibbles, outcome);
-    part.absmax_bits = max_magnitude(max_magnitude(part.absmax_bits, kept[0]), kept[1]);
+  for (int begin = kChunkQuads / 2 - kParts; begin >= 0; begin -= kParts) {
+    typename Source::Loaded loaded[kParts];
+    AMBER_UNROLL
+    for (int i = 0; i < kParts; ++i) loaded[i] = Source::load(x, 8 * (begin + i));
+    Words4 four;
+    AMBER_UNROLL
+    for (int quad = 2 * (begin + kParts) - 1; quad >= 2 * begin; --quad) {
+      if (quad % 2 == 1) four = Source::words(loaded[quad / 2 - begin]);
+      const uint32_t* words = four.word + quad % 2 * 2;
+      float* kept = chunk.value + 2 * quad;
+      const uint32_t outcome =
+          select_quad<T, Rescaled>({words[0], words[1]}, scale + 4 * quad, smooth + 4 * quad, kept, sums);
+      chunk.nibbles = push_nibble(chunk.nibbles, outcome);
+      part.absmax_bits = max_magnitude(max_magnitude(part.absmax_bits, kept[0]), kept[1]);
+    }
   }
   if constexpr (Rescaled) {
     part.moments.sum += sums.sum, part.moments.squares += sums.squares;
@@ -167,7 +176,7 @@ AMBER_HOST_DEVICE void store_chunk_metadata(const QuantizeCompressArgs& args, in
       copies = (chunk.group[0].nibbles >> 16) | (chunk.group[1].nibbles >> 16) << (4 * kExtra);
     }
   }
-  if (args.layout == MetadataLayout::kSm90_8bit) {
+  if (!is_sm80(args.layout)) {
     *reinterpret_cast<uint32_t*>(args.metadata + sm90_8bit_byte(t, k, padded_rows)) = columns;
   } else {
     reinterpret_cast<uint32_t*>(args.metadata)[sm80_word(t, k / 32, padded_rows, 16)] = columns;
@@ -257,14 +266,14 @@ AMBER_HOST_DEVICE int64_t chunk_column(int chunk, int thread, int threads) {
 }
 
 // The first step: all chunks of one thread.
-template <typename T, bool Rescaled, Selection S, int Chunks>
+template <typename T, bool Rescaled, Selection S, typename Source = StoredRows<T>, int Chunks>
 AMBER_HOST_DEVICE RowPart quantize_lane_select(const QuantizeCompressArgs& args, int64_t t, int thread, int threads,
                                                QuantizeChunk<S> (&chunk)[Chunks]) {
   RowPart part;
   AMBER_UNROLL
   for (int i = 0; i < Chunks; ++i) {
     const int64_t k = chunk_column(i, thread, threads);
-    if (t < args.rows && k < args.cols) select_chunk<T, Rescaled, S>(args, t, k, chunk[i], part);
+    if (t < args.rows && k < args.cols) select_chunk<T, Rescaled, S, Source>(args, t, k, chunk[i], part);
   }
   return part;
 }

@@ -21,6 +21,8 @@ SparseLinearPlan plan_sparse_linear(const std::string& kernel, const SparseProbl
   if (!plan.refusal.empty()) return plan;
 
   plan.kernel = choice.kernel;
+  plan.raster_order = choice.raster_order;
+  plan.max_swizzle = choice.max_swizzle;
   plan.wide_cols = widened_cols(k, extra_windows(problem.pattern));
   plan.rows = t;
   if (plan.empty) return plan;
@@ -34,9 +36,9 @@ SparseLinearPlan plan_sparse_linear(const std::string& kernel, const SparseProbl
 }
 
 SparseGemmArgs sparse_gemm_args(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers) {
-  return {buffers.values,      buffers.metadata,          buffers.weight, buffers.bias,         buffers.output,
-          plan.problem.tokens, plan.problem.out_features, plan.wide_cols, plan.multiprocessors, buffers.token_scale,
-          buffers.weight_scale};
+  return {buffers.values,       buffers.metadata,          buffers.weight,  buffers.bias,         buffers.output,
+          plan.problem.tokens,  plan.problem.out_features, plan.wide_cols,  plan.multiprocessors, buffers.token_scale,
+          buffers.weight_scale, plan.raster_order,         plan.max_swizzle};
 }
 
 }  // namespace amber::cuda

@@ -5,6 +5,7 @@
 #include "amber/cuda/aligned.h"
 #include "amber/cuda/compress/prune_compress.h"
 #include "amber/cuda/compress/quantize_compress.h"
+#include "amber/cuda/cuda_error.h"
 #include "amber/cuda/line.h"
 #include "amber/cuda/linear/sparse_linear.h"
 
@@ -30,7 +31,7 @@ std::string misaligned(const SparseLinearBuffers& b) {
 }
 
 std::string cuda_error(const char* step, cudaError_t error) {
-  return error == cudaSuccess ? "" : line(step, ": CUDA error: ", cudaGetErrorString(error));
+  return error == cudaSuccess ? "" : line(step, ": ", describe_cuda_error(error));
 }
 
 std::string compress(const SparseLinearPlan& plan, const SparseLinearBuffers& b, cudaStream_t stream) {
@@ -52,8 +53,10 @@ std::string multiply(const SparseLinearPlan& plan, const SparseLinearBuffers& b,
   const SparseGemmArgs args = sparse_gemm_args(plan, b);
   const GemmStatus status = plan.kernel->run(args, b.workspace, stream);
   if (status == GemmStatus::kOk) return "";
+  const cudaError_t error = cudaGetLastError();
   return line("kernel: '", plan.kernel->name, "' failed for T = ", args.rows, ", N = ", args.out_features,
-              ", K = ", args.in_features, ": ", describe(status), " (", cudaGetErrorString(cudaGetLastError()), ")");
+              ", K = ", args.in_features, ": ", describe(status), " (",
+              error == cudaSuccess ? "no error" : describe_cuda_error(error), ")");
 }
 
 }  // namespace
@@ -64,6 +67,12 @@ std::string run_sparse_linear(const SparseLinearPlan& plan, const SparseLinearBu
   if (error.empty()) error = compress(plan, buffers, stream);
   if (error.empty()) error = multiply(plan, buffers, stream);
   return error;
+}
+
+std::string run_sparse_product(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers, cudaStream_t stream) {
+  if (plan.empty) return "";
+  const std::string error = misaligned(buffers);
+  return error.empty() ? multiply(plan, buffers, stream) : error;
 }
 
 }  // namespace amber::cuda

@@ -15,6 +15,8 @@ struct SparseLinearPlan {
   SparseProblem problem;
   int multiprocessors;
   const SparseGemmKernel* kernel;
+  RasterOrder raster_order;
+  int max_swizzle;
   bool empty;            // T, N or K is 0: there is nothing to prune or multiply
   int64_t wide_cols;     // K' of the weight: K and the copies that the pattern's windows need
   int64_t rows;          // of values, token scales and output: T, then padding that some kernels write
@@ -24,7 +26,7 @@ struct SparseLinearPlan {
   int64_t workspace_bytes;
 };
 
-// `kernel` is a kernel's name, or kDefaultSparseGemm.
+// `kernel` is what `choose_sparse_gemm` takes.
 SparseLinearPlan plan_sparse_linear(const std::string& kernel, const SparseProblem& problem, int multiprocessors);
 
 // Pointers of the device, 16-byte aligned. Those marked 8-bit are null for 16-bit operands.
@@ -45,6 +47,10 @@ struct SparseLinearBuffers {
 // Launches on `stream`, allocates nothing, does not synchronise; an empty plan launches nothing. Returns one
 // line that names the step which failed and why, or an empty one. The plan must not be a refusal.
 std::string run_sparse_linear(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers, CUstream_st* stream);
+
+// The product alone, of values, metadata and token scales that are a compressed form already; `x`, `smooth` and `scale`
+// are not looked at.
+std::string run_sparse_product(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers, CUstream_st* stream);
 
 // What a sparse GEMM gets. Without buffers it is still good for asking how large its workspace is.
 SparseGemmArgs sparse_gemm_args(const SparseLinearPlan& plan, const SparseLinearBuffers& buffers);

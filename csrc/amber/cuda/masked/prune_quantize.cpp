@@ -1,5 +1,6 @@
 #include "amber/cuda/masked/prune_quantize.h"
 
+#include "amber/cuda/cuda_error.h"
 #include "amber/cuda/line.h"
 #include "amber/cuda/masked/prune.h"
 #include "amber/cuda/masked/quantize.h"
@@ -30,13 +31,13 @@ std::string run_prune_quantize(const QuantizeArgs& args, void* pruned, cudaStrea
     // Rescaling belongs to the token's scale, where it costs no rounding of the kept values.
     const cudaError_t error = prune(
         {args.x, args.scale, pruned, nullptr, args.rows, args.cols, args.pattern, args.dtype, Rescale::kNone}, stream);
-    if (error != cudaSuccess) return line("prune: CUDA error: ", cudaGetErrorString(error));
+    if (error != cudaSuccess) return line("prune: ", describe_cuda_error(error));
     kept.x = pruned;
   } else {
     kept.rescale = Rescale::kNone;  // nothing is lost, so the factor is 1
   }
   const cudaError_t error = quantize_pruned(kept, args.x, stream);
-  return error == cudaSuccess ? "" : line("quantize_activations: CUDA error: ", cudaGetErrorString(error));
+  return error == cudaSuccess ? "" : line("quantize_activations: ", describe_cuda_error(error));
 }
 
 }  // namespace amber::cuda

@@ -11,8 +11,9 @@ namespace amber::cuda {
 
 // `in_features_multiple` is the GEMM's own; the compressing kernel may need more.
 constexpr SparseGemmDescriptor describe_sparse_gemm(const char* name, int arch, Operands operands, DType dtype,
-                                                    GemmTile tile, MetadataLayout layout, int64_t in_features_multiple,
-                                                    int64_t out_features_multiple, bool padded_rows) {
+                                                    GemmTile tile, int64_t shared_memory, MetadataLayout layout,
+                                                    int64_t in_features_multiple, int64_t out_features_multiple,
+                                                    bool padded_rows) {
   const bool quantized = operands != Operands::k16bit;
   const int64_t columns = quantized ? kQuantizeColumns : kCompressColumns;
   const int64_t copies_columns = quantized ? kQuantizeColumns : kCompressCopiesColumns;
@@ -21,6 +22,7 @@ constexpr SparseGemmDescriptor describe_sparse_gemm(const char* name, int arch, 
           operands,
           dtype,
           tile,
+          shared_memory,
           layout,
           std::max(columns, in_features_multiple),
           std::max(copies_columns, in_features_multiple),

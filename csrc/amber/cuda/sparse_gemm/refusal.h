@@ -30,8 +30,12 @@ inline constexpr const char* kDefaultSparseGemm = "sparse_gemm";
 struct SparseGemmChoice {
   const SparseGemmKernel* kernel;
   std::string refusal;  // empty when the kernel runs the problem
+  RasterOrder raster_order = RasterOrder::kHeuristic;
+  int max_swizzle = 1;
 };
 
+// `name` may end with how the kernel walks the tiles of Y: "@M8" is along M, in strips of up to 8 tiles. Those for SM80
+// walk them in one way alone.
 SparseGemmChoice choose_sparse_gemm(const std::string& name, const SparseProblem& problem);
 
 }  // namespace amber::cuda

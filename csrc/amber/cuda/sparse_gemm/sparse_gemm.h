@@ -50,7 +50,7 @@ constexpr const char* describe(GemmStatus status) {
     case GemmStatus::kUnsupportedShape:
       return "CUTLASS cannot implement this shape";
     case GemmStatus::kNotCompiledForThisArch:
-      return "the kernel was compiled without SM90a instructions";
+      return "the kernel was compiled by an nvcc that does not know its instructions";
     case GemmStatus::kLaunchFailed:
       return "the launch failed";
   }
@@ -61,16 +61,39 @@ struct GemmTile {
   int m, n, k;
 };
 
+// Compute capabilities (major * 10 + minor) that a sparse GEMM may be for: those that CUDA 13 knows. A newer one is
+// refused, not guessed at.
+inline constexpr int kCapabilities[] = {80, 86, 87, 88, 89, 90, 100, 103, 110, 120, 121};
+
+// Bytes of shared memory that a block may have (CUDA programming guide, "Technical Specifications per Compute
+// Capability"). That of 8.8 is not documented: the least of the others.
+constexpr int64_t shared_memory_limit(int capability) {
+  switch (capability) {
+    case 80:
+    case 87:
+      return 163 << 10;
+    case 90:
+    case 100:
+    case 103:
+    case 110:
+      return 227 << 10;
+    default:
+      return 99 << 10;
+  }
+}
+
 inline constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
 
 // What an instantiation is and what it takes, the compression before it included. N and K are those of the
 // linear layer: K counts no copies.
 struct SparseGemmDescriptor {
   const char* name;
-  int arch;  // 90: SM90 only; 80: SM80, SM86, SM89
+  int arch;  // whose instructions it is made of. 80: 8.x and 12.x have them; 89: 8.9 and 12.x; 90: 9.0 alone;
+             // 100: 10.0 alone
   Operands operands;
   DType dtype;  // of the output and the bias
   GemmTile tile;
+  int64_t shared_memory;  // bytes of a block
   MetadataLayout layout;
   int64_t in_features_multiple;         // of K, for 2:4
   int64_t copies_in_features_multiple;  // of K, for patterns with extra windows (window.h)
@@ -79,8 +102,10 @@ struct SparseGemmDescriptor {
   bool rescales;     // takes Rescale::kVariance
   bool padded_rows;  // values and output need metadata_rows(layout, T) rows
 
-  // SM90's wgmma exists on SM90 alone; SM80's mma.sp runs on all of the 8.x family.
-  bool runs_on(int device_arch) const { return device_arch / 10 == arch / 10; }
+  // Of a GPU with this compute capability: its tensor cores know the instructions, and a tile fits into its shared
+  // memory.
+  bool runs_on(int capability) const;
+  std::vector<int> capabilities() const;  // those that it runs on
 };
 
 // One instantiation. `run` launches on the stream, allocates nothing and does not synchronise.

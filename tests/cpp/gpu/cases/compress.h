@@ -1,8 +1,10 @@
 // Every way to compress tokens (operands, dtype, layout of E, pattern), and what each must give by the CPU's kernels.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "amber/cpu/compress/compress.h"
@@ -11,6 +13,7 @@
 #include "amber/cpu/quantize/quantize.h"
 #include "amber/cuda/compress/prune_compress.h"
 #include "amber/cuda/compress/quantize_compress.h"
+#include "amber/cuda/compress/sources/silu_mul_compress.h"
 #include "support.h"
 
 namespace amber::gpu_test {
@@ -37,15 +40,23 @@ struct CompressCase {
   }
 };
 
+#if defined(AMBER_WITH_SM100)
+inline constexpr bool kWithSm100 = true;
+#else
+inline constexpr bool kWithSm100 = false;
+#endif
+
 inline std::vector<CompressCase> compress_cases() {
   std::vector<CompressCase> cases;
   for (const SparsePattern& sparse : kSparsePatterns) {
     for (DType dtype : {DType::kFloat16, DType::kBFloat16}) {
-      for (auto layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit}) {
+      for (auto layout : {MetadataLayout::kSm80_16bit, MetadataLayout::kSm90_16bit, MetadataLayout::kSm100_16bit}) {
+        if (layout == MetadataLayout::kSm100_16bit && !kWithSm100) continue;
         cases.push_back({cuda::Operands::k16bit, dtype, layout, sparse});
       }
       for (auto operands : {cuda::Operands::kInt8, cuda::Operands::kE4m3}) {
-        for (auto layout : {MetadataLayout::kSm80_8bit, MetadataLayout::kSm90_8bit}) {
+        for (auto layout : {MetadataLayout::kSm80_8bit, MetadataLayout::kSm90_8bit, MetadataLayout::kSm100_8bit}) {
+          if (layout == MetadataLayout::kSm100_8bit && !kWithSm100) continue;
           cases.push_back({operands, dtype, layout, sparse});
         }
       }
@@ -71,9 +82,13 @@ struct CompressProblem {
   std::vector<uint8_t> values, metadata;
 
   CompressProblem(const CompressCase& which, const CompressShape& shape, unsigned seed)
+      : CompressProblem(which, shape, random_tokens<T>(shape.rows, shape.cols, seed), seed) {}
+
+  // Of given tokens.
+  CompressProblem(const CompressCase& which, const CompressShape& shape, std::vector<T> tokens, unsigned seed)
       : which(which),
         shape(shape),
-        x(random_tokens<T>(shape.rows, shape.cols, seed)),
+        x(std::move(tokens)),
         scale(random_factors(shape.cols, seed + 2)),
         smooth(random_factors(shape.cols, seed + 3)),
         token_scale(shape.value_rows, 0.0f) {
@@ -112,6 +127,7 @@ struct CompressPointers {
   void* values;
   uint8_t* metadata;
   float* token_scale;
+  const void* up = nullptr;  // rows are silu(x) * up, where it is there
 };
 
 inline cudaError_t compress(const CompressCase& which, const CompressShape& shape, const CompressPointers& at,
@@ -119,14 +135,35 @@ inline cudaError_t compress(const CompressCase& which, const CompressShape& shap
   const float* scale = shape.scaled ? at.scale : nullptr;
   const float* smooth = shape.smoothed ? at.smooth : nullptr;
   if (!which.quantized()) {
-    return cuda::prune_compress({at.x, scale, at.values, at.metadata, shape.rows, shape.cols, shape.value_rows,
-                                 which.dtype, which.layout, which.sparse.pattern},
-                                stream);
+    const cuda::PruneCompressArgs args{at.x,
+                                       scale,
+                                       at.values,
+                                       at.metadata,
+                                       shape.rows,
+                                       shape.cols,
+                                       shape.value_rows,
+                                       which.dtype,
+                                       which.layout,
+                                       which.sparse.pattern,
+                                       at.up};
+    return at.up ? cuda::silu_mul_prune_compress(args, stream) : cuda::prune_compress(args, stream);
   }
-  return cuda::quantize_compress(
-      {at.x, smooth, scale, at.values, at.metadata, at.token_scale, shape.rows, shape.cols, shape.value_rows,
-       which.dtype, which.layout, which.type(), shape.rescaled, which.sparse.pattern},
-      stream);
+  const cuda::QuantizeCompressArgs args{
+      at.x,       smooth,           scale,       at.values,    at.metadata,  at.token_scale, shape.rows,
+      shape.cols, shape.value_rows, which.dtype, which.layout, which.type(), shape.rescaled, which.sparse.pattern,
+      at.up};
+  return at.up ? cuda::silu_mul_quantize_compress(args, stream) : cuda::quantize_compress(args, stream);
+}
+
+// NaNs are equal to each other; `tolerance` is relative.
+inline void expect_scales(const std::vector<float>& got, const std::vector<float>& want, float tolerance) {
+  for (size_t t = 0; t < want.size(); ++t) {
+    if (std::isnan(want[t])) {
+      EXPECT_TRUE(std::isnan(got[t])) << t;
+    } else {
+      EXPECT_NEAR(got[t], want[t], want[t] * tolerance) << t;
+    }
+  }
 }
 
 }  // namespace amber::gpu_test

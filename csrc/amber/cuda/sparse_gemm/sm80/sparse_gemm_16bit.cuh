@@ -1,5 +1,5 @@
-// SM80, SM86 and SM89: mma.sp through CUTLASS' SparseGemm. The bias is the source operand C, read
-// with a row stride of 0.
+// SM80, and what has its instructions (8.x, 12.x): mma.sp through CUTLASS' SparseGemm. The bias is the source operand
+// C, read with a row stride of 0.
 #pragma once
 
 #include "amber/cuda/sparse_gemm/descriptor.h"
@@ -58,7 +58,8 @@ struct Sm80SparseGemm {
     return {describe_sparse_gemm(
                 name, 80, Operands::k16bit,
                 cutlass::platform::is_same<Element, cutlass::half_t>::value ? DType::kFloat16 : DType::kBFloat16,
-                {ThreadblockShape::kM, ThreadblockShape::kN, ThreadblockShape::kK}, MetadataLayout::kSm80_16bit,
+                {ThreadblockShape::kM, ThreadblockShape::kN, ThreadblockShape::kK},
+                static_cast<int64_t>(sizeof(typename Gemm::GemmKernel::SharedStorage)), MetadataLayout::kSm80_16bit,
                 ThreadblockShape::kK, kAlignment, true),
             &workspace_bytes, &run};
   }

@@ -1,148 +1,37 @@
-// SM90a: wgmma.mma_async.sp through CUTLASS' collective builder. Operand A, the sparse one, is the
-// activations; B is the weight; scales and bias are applied in the epilogue.
+// SM90a: wgmma.mma_async.sp through CUTLASS' collective builder.
 #pragma once
 
-#include "amber/cuda/sparse_gemm/descriptor.h"
-#include "cute/tensor.hpp"
-#include "cutlass/epilogue/collective/collective_builder.hpp"
-#include "cutlass/epilogue/fusion/sm90_callbacks_tma_warpspecialized.hpp"
-#include "cutlass/gemm/collective/collective_builder.hpp"
-#include "cutlass/gemm/device/gemm_universal_adapter.h"
-#include "cutlass/gemm/kernel/gemm_universal.hpp"
-#include "cutlass/util/packed_stride.hpp"
+#include "amber/cuda/sparse_gemm/collective.cuh"
 
 namespace amber::cuda {
 
-using RowMajor = cutlass::layout::RowMajor;
-using ColumnMajor = cutlass::layout::ColumnMajor;
-namespace fusion = cutlass::epilogue::fusion;
-
-template <typename Element>
-constexpr int kElementsIn16Bytes = 128 / cutlass::sizeof_bits<Element>::value;
-
-template <template <class> class Function, typename Output, typename... Children>
-using Apply = fusion::Sm90EVT<fusion::Sm90Compute<Function, Output, float, cutlass::FloatRoundStyle::round_to_nearest>,
-                              Children...>;
-
-// One number a column of Y; a null pointer reads as zero.
-template <typename TileShape, typename Element>
-using EachColumn = fusion::Sm90RowBroadcast<0, TileShape, Element, float, cute::Stride<cute::_0, cute::_1, int64_t>,
-                                            kElementsIn16Bytes<Element>>;
-
-// acc + bias
-template <typename TileShape, typename Output>
-struct AddBias {
-  using Tree = Apply<cutlass::plus, Output, EachColumn<TileShape, Output>, fusion::Sm90AccFetch>;
-
-  static typename Tree::Arguments arguments(const SparseGemmArgs& args) {
-    return {{static_cast<const Output*>(args.bias), Output(0), {}}, {}, {}};
-  }
-};
-
-// acc * token_scale * weight_scale + bias
-template <typename TileShape, typename Output>
-struct ScaleAndAddBias {
-  using TokenScale = fusion::Sm90ColBroadcast<0, TileShape, float, float, cute::Stride<cute::_1, cute::_0, int64_t>>;
-  using ByToken = Apply<cutlass::multiplies, float, TokenScale, fusion::Sm90AccFetch>;
-  using ByChannel = Apply<cutlass::multiplies, float, EachColumn<TileShape, float>, ByToken>;
-  using Tree = Apply<cutlass::plus, Output, EachColumn<TileShape, Output>, ByChannel>;
-
-  static typename Tree::Arguments arguments(const SparseGemmArgs& args) {
-    return {{static_cast<const Output*>(args.bias), Output(0), {}},
-            {{args.weight_scale, 0.0f, {}}, {{args.token_scale, 0.0f, {}}, {}, {}}, {}},
-            {}};
-  }
-};
-
-template <typename Operand, typename Accumulator, typename Output, typename Fusion, typename TileShape,
-          typename ClusterShape, typename MainloopSchedule, typename EpilogueSchedule>
-struct Sm90SparseGemmOf {
+template <typename Operand, typename Output, typename TileShape, typename ClusterShape, typename MainloopSchedule,
+          typename EpilogueSchedule>
+struct Sm90Collectives {
+  using Fusion = FusionOf<Operand, TileShape, Output>;
   using Epilogue = typename cutlass::epilogue::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, TileShape, ClusterShape,
-      cutlass::epilogue::collective::EpilogueTileAuto, Accumulator, float, void, RowMajor, kElementsIn16Bytes<Output>,
-      Output, RowMajor, kElementsIn16Bytes<Output>, EpilogueSchedule, typename Fusion::Tree>::CollectiveOp;
-
+      cutlass::epilogue::collective::EpilogueTileAuto, AccumulatorOf<Operand>, float, void, RowMajor,
+      kElementsIn16Bytes<Output>, Output, RowMajor, kElementsIn16Bytes<Output>, EpilogueSchedule,
+      typename Fusion::Tree>::CollectiveOp;
   using Mainloop = typename cutlass::gemm::collective::CollectiveBuilder<
       cutlass::arch::Sm90, cutlass::arch::OpClassSparseTensorOp, Operand, RowMajor, kElementsIn16Bytes<Operand>,
-      Operand, ColumnMajor, kElementsIn16Bytes<Operand>, Accumulator, TileShape, ClusterShape,
+      Operand, ColumnMajor, kElementsIn16Bytes<Operand>, AccumulatorOf<Operand>, TileShape, ClusterShape,
       cutlass::gemm::collective::StageCountAutoCarveout<static_cast<int>(sizeof(typename Epilogue::SharedStorage))>,
       MainloopSchedule>::CollectiveOp;
-
-  using Kernel = cutlass::gemm::kernel::GemmUniversal<cute::Shape<int, int, int, int>, Mainloop, Epilogue,
-                                                      cutlass::gemm::PersistentScheduler>;
-  using Gemm = cutlass::gemm::device::GemmUniversalAdapter<Kernel>;
-
-  static typename Gemm::Arguments arguments(const SparseGemmArgs& args) {
-    const int t = static_cast<int>(args.rows);
-    const int n = static_cast<int>(args.out_features);
-    const int k = static_cast<int>(args.in_features);
-    const auto problem = cute::make_shape(t, n, k, 1);
-    using SparseConfig = typename Mainloop::SparseConfig;
-    typename Gemm::Arguments arguments{
-        cutlass::gemm::GemmUniversalMode::kGemm,
-        problem,
-        {static_cast<const Operand*>(args.values), SparseConfig::fill_layoutA(problem),
-         static_cast<const Operand*>(args.weight),
-         cutlass::make_cute_packed_stride(typename Kernel::StrideB{}, cute::make_shape(n, k, 1)),
-         reinterpret_cast<const typename Mainloop::ElementE*>(args.metadata), SparseConfig::fill_layoutE(problem)},
-        {Fusion::arguments(args),
-         nullptr,
-         {},
-         static_cast<Output*>(args.output),
-         cutlass::make_cute_packed_stride(typename Kernel::StrideD{}, cute::make_shape(t, n, 1))}};
-    arguments.hw_info.sm_count = args.multiprocessors;
-    using Order = decltype(arguments.scheduler.raster_order);
-    arguments.scheduler.raster_order = args.raster_order == RasterOrder::kAlongM   ? Order::AlongM
-                                       : args.raster_order == RasterOrder::kAlongN ? Order::AlongN
-                                                                                   : Order::Heuristic;
-    arguments.scheduler.max_swizzle_size = args.max_swizzle;
-    return arguments;
-  }
-
-  static size_t workspace_bytes(const SparseGemmArgs& args) { return Gemm::get_workspace_size(arguments(args)); }
-
-  static GemmStatus run(const SparseGemmArgs& args, void* workspace, cudaStream_t stream) {
-#if defined(CUTLASS_ARCH_MMA_SPARSE_SM90_SUPPORTED)
-    const auto arguments = Sm90SparseGemmOf::arguments(args);
-    Gemm gemm;
-    if (gemm.can_implement(arguments) != cutlass::Status::kSuccess) return GemmStatus::kUnsupportedShape;
-    // `initialize` clears barriers on the stream too, so it needs it as much as `run` does.
-    if (gemm.initialize(arguments, workspace, stream) != cutlass::Status::kSuccess ||
-        gemm.run(stream) != cutlass::Status::kSuccess) {
-      return GemmStatus::kLaunchFailed;
-    }
-    return GemmStatus::kOk;
-#else
-    return GemmStatus::kNotCompiledForThisArch;
-#endif
-  }
-
-  static constexpr SparseGemmKernel describe(const char* name) {
-    constexpr bool wide = sizeof(Operand) == 2;
-    constexpr auto operands = wide                               ? Operands::k16bit
-                              : cute::is_same_v<Operand, int8_t> ? Operands::kInt8
-                                                                 : Operands::kE4m3;
-    // Rows of the compressed X are whole 16 bytes; TMA pads K up to the tile.
-    return {describe_sparse_gemm(name, 90, operands,
-                                 cute::is_same_v<Output, cutlass::half_t> ? DType::kFloat16 : DType::kBFloat16,
-                                 {cute::size<0>(TileShape{}), cute::size<1>(TileShape{}), cute::size<2>(TileShape{})},
-                                 wide ? MetadataLayout::kSm90_16bit : MetadataLayout::kSm90_8bit,
-                                 2 * kElementsIn16Bytes<Operand>, kElementsIn16Bytes<Output>, false),
-            &workspace_bytes, &run};
-  }
+  using SparseGemm = CollectiveSparseGemm<90, Operand, Output, Fusion, TileShape, Mainloop, Epilogue,
+                                          cutlass::gemm::PersistentScheduler>;
 };
 
 template <typename Element, typename TileShape, typename ClusterShape, typename MainloopSchedule,
           typename EpilogueSchedule>
-using Sm90SparseGemm = Sm90SparseGemmOf<Element, float, Element, AddBias<TileShape, Element>, TileShape, ClusterShape,
-                                        MainloopSchedule, EpilogueSchedule>;
+using Sm90SparseGemm =
+    typename Sm90Collectives<Element, Element, TileShape, ClusterShape, MainloopSchedule, EpilogueSchedule>::SparseGemm;
 
-// int8 accumulates in s32, e4m3 in fp32.
 template <typename Operand, typename Output, typename TileShape, typename ClusterShape, typename MainloopSchedule,
           typename EpilogueSchedule>
 using Sm90SparseGemm8bit =
-    Sm90SparseGemmOf<Operand, cute::conditional_t<cute::is_same_v<Operand, int8_t>, int32_t, float>, Output,
-                     ScaleAndAddBias<TileShape, Output>, TileShape, ClusterShape, MainloopSchedule, EpilogueSchedule>;
+    typename Sm90Collectives<Operand, Output, TileShape, ClusterShape, MainloopSchedule, EpilogueSchedule>::SparseGemm;
 
 using Cooperative = cutlass::gemm::KernelTmaWarpSpecializedCooperative;
 using CooperativeEpilogue = cutlass::epilogue::TmaWarpSpecializedCooperative;
@@ -150,8 +39,5 @@ using CooperativeEpilogue = cutlass::epilogue::TmaWarpSpecializedCooperative;
 using CooperativeFast = cutlass::gemm::KernelTmaWarpSpecializedCooperativeFP8FastAccum;
 using Pingpong = cutlass::gemm::KernelTmaWarpSpecializedPingpong;
 using PingpongEpilogue = cutlass::epilogue::TmaWarpSpecialized;
-
-template <int M, int N, int K>
-using Tile = cute::Shape<cute::Int<M>, cute::Int<N>, cute::Int<K>>;
 
 }  // namespace amber::cuda

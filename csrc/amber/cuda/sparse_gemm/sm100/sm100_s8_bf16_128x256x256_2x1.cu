@@ -1,0 +1,9 @@
+#include "amber/cuda/sparse_gemm/sm100/sparse_gemm.cuh"
+
+namespace amber::cuda {
+
+extern const SparseGemmKernel sm100_s8_bf16_128x256x256_2x1;
+const SparseGemmKernel sm100_s8_bf16_128x256x256_2x1 =
+    Sm100SparseGemm<int8_t, cutlass::bfloat16_t, Tile<128, 256, 256>>::describe("sm100_s8_bf16_128x256x256_2x1");
+
+}  // namespace amber::cuda
