@@ -87,20 +87,13 @@ class AmberConfig:
         skips = mapping_of("skip_layers", self.skip_layers, "layer numbers")
         skips = {name: layer_numbers("skip_layers", name, ids) for name, ids in skips.items()}
         set_field(self, "skip_layers", skips)
-        patterns_of = {
-            name: mapping_of(f"layer_patterns: {name}", patterns, "layer numbers")
-            for name, patterns in mapping_of("layer_patterns", self.layer_patterns, "dicts").items()
-        }
-        set_field(
-            self,
-            "layer_patterns",
-            {
-                name: {
-                    str(Pattern(p)): layer_numbers("layer_patterns", name, ids) for p, ids in patterns.items()
-                }
-                for name, patterns in patterns_of.items()
-            },
-        )
+        patterns_of = dict(mapping_of("layer_patterns", self.layer_patterns, "dicts"))
+        for name, patterns in patterns_of.items():
+            found = mapping_of(f"layer_patterns: {name}", patterns, "layer numbers").items()
+            patterns_of[name] = {
+                str(Pattern(p)): layer_numbers("layer_patterns", name, ids) for p, ids in found
+            }
+        set_field(self, "layer_patterns", patterns_of)
         scores = mapping_of("projection_scores", self.projection_scores, "scores")
         set_field(self, "projection_scores", scores)
         for name, score in scores.items():

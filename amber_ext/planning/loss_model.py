@@ -44,7 +44,7 @@ def predicted_losses(
         config: score and rescale.
 
     Raises:
-        ValueError, TypeError: no batches, or not such; predictions with NaN or Inf.
+        ValueError, TypeError: no batches, or not such; a site that a batch does not reach; predictions with NaN or Inf.
     """
     batches = list_batches(batches)
     modules = {site.name: model.get_submodule(site.module_name) for site in sites}
@@ -107,4 +107,8 @@ def inputs_and_gradients(
             handle.remove()
         for parameter in wanted:
             parameter.requires_grad_(True)
+    if unreached := [name for name in modules if name not in gradients]:
+        raise ValueError(
+            f"batches: no token of them reached the layer '{unreached[0]}'; use more, or leave it out"
+        )
     return inputs, gradients

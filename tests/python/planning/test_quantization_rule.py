@@ -90,3 +90,13 @@ def test_bad_plans(tiny_llama):
         plan(tiny_llama, BATCHES[:1], skip=1, cost=0.7, quantization_loss=0.1)
     with pytest.raises(ValueError, match="batches: it is empty"):
         plan(tiny_llama, [], quantization_loss=0.1)
+
+
+def test_a_layer_that_no_token_reaches_is_named(tiny_llama):
+    tiny_llama.model.layers[1].mlp.extra_proj = torch.nn.Linear(64, 64)
+    message = "batches: no token of them reached the layer 'model.layers.1.mlp.extra_proj'"
+    with pytest.raises(ValueError, match=message):
+        plan(tiny_llama, BATCHES[:1], PLAIN, quantization_loss=0.1)
+    with pytest.raises(ValueError, match=message):
+        plan(tiny_llama, BATCHES[:1], cost=0.8)
+    assert all(parameter.requires_grad for parameter in tiny_llama.parameters())
