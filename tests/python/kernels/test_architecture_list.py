@@ -23,7 +23,9 @@ def run_cmake(tmp_path, script):
     if cmake is None:
         pytest.skip("cmake is not installed")
     path = tmp_path / "script.cmake"
-    path.write_text(f'include("{MODULE}")\n{script}')
+    # Variables that are named as the families must not be taken for them.
+    named = "".join(f"set({family} selection)\n" for family in FAMILIES)
+    path.write_text(f'cmake_policy(VERSION 3.24)\n{named}include("{MODULE}")\n{script}')
     run = subprocess.run([cmake, "-P", path], capture_output=True, text=True)
     return run.returncode, run.stdout.replace("-- ", "").splitlines(), " ".join(run.stderr.split())
 
