@@ -11,8 +11,10 @@ PIP := $(BIN)/pip install -q -c constraints.txt
 INSTALL := $(PIP) --no-build-isolation -e
 # An SM90 kernel takes up to 5 GB to compile.
 JOBS := $(shell $(PYTHON) -c "import os; print(max(1, min(os.cpu_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // (5 << 30))))")
-# The kernels that the tests compile: for the GPUs that the emulator plays, and for this machine's. An SM90 kernel takes a
-# minute or two, so a longer list is for `make every-architecture`.
+# The kernels that the tests compile: for the GPUs that the emulator plays, which reads PTX, and for this machine's. An SM90
+# kernel takes a minute or two, so a longer list is for `make every-architecture`.
+EMBED_PTX ?= 1
+KERNELS ?= default
 TEST_ARCHITECTURES ?= 8.0 9.0a $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u)
 # The CUDA kernels' tests run on this machine's GPU, or else on an emulated one (tests/gpu_emulator).
 NO_GPU_TESTS := '^(gpu|emulated)$$'
@@ -163,7 +165,8 @@ $(VENV)/.built: $(VENV)/.tools $(SOURCES) constraints.txt
 
 # The tests compile the CUDA kernels wherever nvcc is, GPU or no GPU, with the PTX that the emulated GPU runs.
 $(VENV)/.built-cuda: $(VENV)/.tools $(SOURCES) constraints.txt
-	AMBER_EMBED_PTX=1 AMBER_STRICT=1 TORCH_CUDA_ARCH_LIST="$(TEST_ARCHITECTURES)" $(INSTALL) ".[models,eval,test]"
+	AMBER_EMBED_PTX=$(EMBED_PTX) AMBER_KERNELS=$(KERNELS) AMBER_STRICT=1 TORCH_CUDA_ARCH_LIST="$(TEST_ARCHITECTURES)" \
+		$(INSTALL) ".[models,eval,test]"
 	touch $@ $(VENV)/.built
 
 clean:
