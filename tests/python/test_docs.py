@@ -118,7 +118,7 @@ def test_the_table_of_shapes():
     text = (REPOSITORY / "docs" / "support.md").read_text()
     (table,) = re.findall(r"^\| operands \|.*?\n\n", text, flags=re.DOTALL | re.MULTILINE)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().splitlines()[2:]]
-    said = {tuple(row[:2]): row[2:] for row in rows}
+    said = {(row[0], gpu): row[2:] for row in rows for gpu in row[1].split(", ")}
     for gemm in SPARSE_GEMMS:
         operands = "16-bit" if gemm.operands == "16-bit" else "8-bit"
         largest = "any" if gemm.max_in_features is None else f"{gemm.max_in_features:,}"
