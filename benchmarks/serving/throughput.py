@@ -42,10 +42,11 @@ def save_models(folder: Path) -> dict[str, Path]:
         folders[name] = folder / name.replace(":", "_")
         loaded.model.save_pretrained(folders[name])
         if pattern is not None:
-            # The plugin of "before" does not know this field; without it, it is False.
+            # The plugin of "before" does not know these fields; without them they have their defaults.
             path = folders[name] / "config.json"
             fields = json.loads(path.read_text())
-            del fields["quantization_config"]["config"]["allow_unpruned"]
+            for field in ("allow_unpruned", "projection_scores", "fuse"):
+                del fields["quantization_config"]["config"][field]
             path.write_text(json.dumps(fields))
     return folders
 
