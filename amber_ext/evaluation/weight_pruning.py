@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from amber_ext.methods.calibration import list_batches
+from amber_ext.methods.calibration import see_inputs
 from amber_ext.ops.checks import one_of
 from amber_ext.ops.functional import nm_prune
 from amber_ext.ops.pattern import Pattern
-from amber_ext.phase import decode
 
 WEIGHT_SCORES = ("magnitude", "wanda")
 
@@ -53,21 +52,11 @@ def input_norms(
     """``‖X_:j‖₂`` of each layer's input, fp32 ``[K]``, > 0."""
     squares: dict[str, torch.Tensor] = {}
 
-    def hook_of(name: str):
-        def hook(module: torch.nn.Module, args: tuple[torch.Tensor]) -> None:
-            x = args[0].float().flatten(0, -2)
-            squares[name] = squares.get(name, 0.0) + x.square().sum(0, dtype=torch.float64)
+    def add(name: str, x: torch.Tensor) -> None:
+        x = x.float().flatten(0, -2)
+        squares[name] = squares.get(name, 0.0) + x.square().sum(0, dtype=torch.float64)
 
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook_of(name)) for name in names]
-    try:
-        with torch.inference_mode(), decode():
-            for batch in list_batches(batches):
-                model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    see_inputs(model, names, batches, add)
     # A channel that was always 0 has the least norm there is: nm_prune takes only factors > 0.
     tiny = torch.finfo(torch.float32).tiny
     return {name: total.sqrt().float().clamp_min(tiny) for name, total in squares.items()}

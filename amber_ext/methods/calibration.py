@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +55,30 @@ def list_batches(batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     if not found:
         raise ValueError("batches: it is empty; at least 1 batch of token ids [B, T] is needed")
     return found
+
+
+def see_inputs(
+    model: torch.nn.Module,
+    names: Iterable[str],
+    batches: Iterable[torch.Tensor],
+    see: Callable[[str, torch.Tensor], None],
+) -> None:
+    """Runs batches densely; ``see(name, x)`` gets the input ``[..., K]`` of every call of the modules of these names.
+
+    Raises: as `list_batches`.
+    """
+
+    def hook_of(name: str):
+        return lambda module, args: see(name, args[0])
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook_of(name)) for name in names]
+    try:
+        with torch.inference_mode(), decode():
+            for batch in list_batches(batches):
+                model(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def described(value: object) -> str:

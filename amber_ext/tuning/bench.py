@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -63,20 +64,27 @@ class DeviceBench:
         for kernel in kernels:
             for copy in range(WARM_UPS):
                 run(kernel, copy % copies)
-        events = {name: [] for name in kernels}
-        for repeat in range(REPEATS):
-            torch.cuda._sleep(WAIT_CYCLES)
-            for kernel in kernels:
-                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-                begin.record()
-                run(kernel, repeat % copies)
-                end.record()
-                events[kernel].append((begin, end))
-        torch.cuda.synchronize()
-        return {
-            name: statistics.median(begin.elapsed_time(end) for begin, end in pairs)
-            for name, pairs in events.items()
-        }
+        runs = {kernel: partial(run, kernel) for kernel in kernels}
+        return {name: statistics.median(ms) for name, ms in event_times(runs, copies).items()}
+
+
+def event_times(runs: Mapping[str, Callable[[int], object]], copies: int) -> dict[str, list[float]]:
+    """ms of `REPEATS` calls of each function by CUDA events; they take turns, so that clocks and heat are the same for all.
+
+    Args:
+        runs: functions of which copy of the inputs to use, 0 to ``copies`` - 1.
+    """
+    events = {name: [] for name in runs}
+    for repeat in range(REPEATS):
+        torch.cuda._sleep(WAIT_CYCLES)
+        for name, run in runs.items():
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            run(repeat % copies)
+            end.record()
+            events[name].append((begin, end))
+    torch.cuda.synchronize()
+    return {name: [begin.elapsed_time(end) for begin, end in pairs] for name, pairs in events.items()}
 
 
 def copies_past_l2(problem: Problem, tokens: int, l2_mb: float) -> int:

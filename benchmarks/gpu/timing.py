@@ -1,4 +1,4 @@
-"""Times of GPU work by CUDA events. Variants of one problem take turns, so that clocks and heat are the same for all."""
+"""Times of variants of one problem, taken as `amber_ext.tune` takes them, or replayed from CUDA graphs."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-REPEATS = 20
-WARM_UPS = 3
-# Cycles that the GPU waits before each turn, so that the CPU has sent all of it before the first kernel begins.
-WAIT_CYCLES = 2_000_000
+from amber_ext.tuning.bench import REPEATS, WARM_UPS, event_times
 
 Variant = Callable[[int], object]
 
@@ -30,21 +27,8 @@ def times(variants: Mapping[str, Variant], copies: int, replay: bool) -> dict[st
             runs[name] = _graph(variant, copies) if replay else variant
         except (RuntimeError, ValueError, NotImplementedError, AttributeError) as error:
             failed[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    events = {name: [] for name in runs}
-    for repeat in range(REPEATS):
-        torch.cuda._sleep(WAIT_CYCLES)
-        for name, run in runs.items():
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            run(repeat % copies)
-            end.record()
-            events[name].append((begin, end))
-    torch.cuda.synchronize()
     calls = copies if replay else 1
-    found = {
-        name: sorted(begin.elapsed_time(end) / calls for begin, end in pairs)
-        for name, pairs in events.items()
-    }
+    found = {name: sorted(ms / calls for ms in taken) for name, taken in event_times(runs, copies).items()}
     return failed | {
         name: {"median": ms[REPEATS // 2], "p10": ms[REPEATS // 10], "p90": ms[-1 - REPEATS // 10]}
         for name, ms in found.items()

@@ -78,8 +78,6 @@ def lbc_(
     """
     check_pattern(pattern)
     pieces = pieces_of(batches)
-    if not pieces:
-        raise ValueError("batches: no sequence has the 2 tokens that are needed to score one")
     held = members(pattern)
     layers = {name: model.get_submodule(name) for name in names}
     weights = {name: layer.weight.detach().clone() for name, layer in layers.items()}

@@ -77,8 +77,6 @@ def maskpro_(
         ValueError: no batches, or no sequence of 2 tokens.
     """
     pieces = pieces_of(batches)
-    if not pieces:
-        raise ValueError("batches: no sequence has the 2 tokens that are needed to score one")
     norms = input_norms(model, names, batches)
     generator = torch.Generator().manual_seed(seed)
     weights = {name: model.get_submodule(name).weight.detach().clone() for name in names}

@@ -15,9 +15,8 @@ import torch
 
 from amber_ext.layers.input_hooks import InputFunction
 from amber_ext.layers.sites import LinearSite
-from amber_ext.methods.calibration import list_batches
+from amber_ext.methods.calibration import see_inputs
 from amber_ext.ops.pattern import Pattern
-from amber_ext.phase import decode
 from amber_ext.planning.allocators.acttail import acttail_sparsities
 from amber_ext.planning.allocators.block_errors import BlockErrors, blocks_of
 from amber_ext.planning.allocators.teal import Move, raise_one_at_a_time
@@ -56,20 +55,8 @@ def input_histograms(
 ) -> dict[str, MagnitudeHistogram]:
     """Site's name to the magnitudes of its input in the dense model."""
     histograms = {site.name: MagnitudeHistogram() for site in sites}
-
-    def hook_of(name: str):
-        return lambda module, args: histograms[name].add(args[0])
-
-    handles = [
-        model.get_submodule(site.module_name).register_forward_pre_hook(hook_of(site.name)) for site in sites
-    ]
-    try:
-        with torch.inference_mode(), decode():
-            for batch in list_batches(batches):
-                model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    of_module = {site.module_name: histograms[site.name] for site in sites}
+    see_inputs(model, of_module, batches, lambda name, x: of_module[name].add(x))
     return histograms
 
 

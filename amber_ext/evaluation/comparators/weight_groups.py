@@ -20,9 +20,15 @@ def grouped(weight: torch.Tensor, m: int) -> torch.Tensor:
 
 
 def pieces_of(batches: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """Token ids ``[B, T]`` in pieces of at most `PIECE` tokens a sequence; those of one token are left out."""
+    """Token ids ``[B, T]`` in pieces of at most `PIECE` tokens a sequence; those of one token are left out.
+
+    Raises: as `list_batches`, and ValueError where nothing is left.
+    """
     pieces = [piece for batch in list_batches(batches) for piece in batch.split(PIECE, dim=1)]
-    return [piece for piece in pieces if piece.shape[1] > 1]
+    pieces = [piece for piece in pieces if piece.shape[1] > 1]
+    if not pieces:
+        raise ValueError("batches: no sequence has the 2 tokens that are needed to score one")
+    return pieces
 
 
 def loss_of(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
